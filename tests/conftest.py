@@ -1,0 +1,62 @@
+"""What every test stands on: repeatable randomness, no network, and the real video where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples on every machine, and no deadline: how long a test took is never what it asserts.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 -- libraries under test may still use the legacy generator
+    # Only if something imported it already: the tests of `runtime` must be able to run without torch.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anything but this machine fails the test that tries it."""
+
+    def guard(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(self: socket.socket, address: Any) -> Any:
+            local = self.family == socket.AF_UNIX or address[0] in (
+                "127.0.0.1",
+                "::1",
+                "localhost",
+                "0.0.0.0",
+            )  # noqa: S104
+            if not local:
+                raise AssertionError(f"a test tried to reach {address}: tests must not use the network")
+            return connect(self, address)
+
+        return guarded
+
+    monkeypatch.setattr(socket.socket, "connect", guard(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guard(socket.socket.connect_ex))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real and hostile video, kept outside the repository; the test skips where it is absent."""
+    folder = Path(os.environ.get("HARDROUTE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real video not found at {folder} (set HARDROUTE_SHARED_DATA to its folder)")
+    return folder

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # The same examples on every machine, and no deadline: how long a test took is never what it asserts.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

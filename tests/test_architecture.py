@@ -32,7 +32,7 @@ def modules(root: Path) -> Iterator[tuple[str, str, ast.Module]]:
 
 
 def imports(module: str, tree: ast.Module, root: Path) -> Iterator[str]:
-    """Yields the dotted name of everything that the module imports anywhere, `import_module("x")` included."""
+    """Yields the dotted name of all that the module imports anywhere, `import_module("x")` included."""
     is_package = (root / Path(*module.split(".")) / "__init__.py").is_file()
     package = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(tree):

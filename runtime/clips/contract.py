@@ -1,0 +1,34 @@
+"""What a network expects of a clip. The contract travels in the bundle's manifest, so serving cannot drift from training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ClipContract(BaseModel):
+    """Frames, sampling window, size, resize rule, colour order and type of the clip that a network takes.
+
+    `frames` timestamps lie at the centres of `frames` equal parts of the window; the window is the first `seconds` of
+    the video, or the whole video where `seconds` is None. Normalisation is the network's own and not part of this.
+
+    >>> ClipContract(frames=12, height=48, width=48).shape
+    (3, 12, 48, 48)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The bounds keep a hostile manifest from asking for a clip that does not fit in memory.
+    frames: int = Field(default=12, ge=1, le=256)
+    height: int = Field(default=48, ge=8, le=1024)
+    width: int = Field(default=48, ge=8, le=1024)
+    seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    resize: Literal["letterbox", "short-side-crop", "stretch"] = "letterbox"
+    color: Literal["RGB"] = "RGB"
+    dtype: Literal["uint8"] = "uint8"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(3, frames, height, width): what the network takes, without the batch."""
+        return (3, self.frames, self.height, self.width)

@@ -1,0 +1,63 @@
+"""From a decoded frame of any size to the contract's size, and from uint8 frames to the network's input."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from runtime.clips.contract import ClipContract
+
+
+def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
+    """Resize one frame (h, w, 3) uint8 to (height, width, 3) by the contract's rule; the colour order is kept.
+
+    letterbox: whole frame, aspect kept, black bars; short-side-crop: aspect kept, centre crop; stretch: neither.
+    """
+    height, width = frame.shape[:2]
+    if contract.resize == "stretch":
+        return _resize(frame, contract.height, contract.width)
+    ratios = (contract.height / height, contract.width / width)
+    scale = min(ratios) if contract.resize == "letterbox" else max(ratios)
+    # The side that decides the scale is exact by definition; rounding must not leave it a pixel off.
+    new_height = contract.height if ratios[0] == scale else max(1, round(height * scale))
+    new_width = contract.width if ratios[1] == scale else max(1, round(width * scale))
+    if contract.resize == "letterbox":
+        top, left = (contract.height - new_height) // 2, (contract.width - new_width) // 2
+        out = np.zeros((contract.height, contract.width, 3), np.uint8)
+        out[top : top + new_height, left : left + new_width] = _resize(frame, new_height, new_width)
+        return out
+    return _crop_resize(frame, contract, new_height, new_width)
+
+
+def to_network(frames: np.ndarray) -> np.ndarray:
+    """Turn frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous.
+
+    The only place where uint8 becomes float. Raises TypeError or ValueError for another type or shape.
+    """
+    if frames.dtype != np.uint8:
+        raise TypeError(f"frames must be uint8, got {frames.dtype}")
+    if frames.ndim != 5 or frames.shape[-1] != 3:
+        raise ValueError(f"frames must have the shape (N, T, H, W, 3), got {frames.shape}")
+    out = np.empty((len(frames), 3, *frames.shape[1:4]), np.float32)
+    np.multiply(np.moveaxis(frames, -1, 1), np.float32(1 / 255), out=out)
+    return out
+
+
+def _crop_resize(frame: np.ndarray, contract: ClipContract, new_height: int, new_width: int) -> np.ndarray:
+    # Cutting the source before resizing costs less and bounds memory for extreme aspect ratios, where the resized
+    # frame would be millions of pixels wide before the crop.
+    height, width = frame.shape[:2]
+    keep_height = min(height, max(1, round(height * contract.height / new_height)))
+    keep_width = min(width, max(1, round(width * contract.width / new_width)))
+    top, left = (height - keep_height) // 2, (width - keep_width) // 2
+    return _resize(frame[top : top + keep_height, left : left + keep_width], contract.height, contract.width)
+
+
+def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    if frame.shape[:2] == (height, width):
+        return frame
+    # Area averaging when shrinking avoids aliasing; it does not interpolate when enlarging.
+    shrinks = height <= frame.shape[0] and width <= frame.shape[1]
+    return cv2.resize(
+        frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )

@@ -1,0 +1,57 @@
+# Everything here needs Python 3.11 (or 3.12) and make; `setup` installs the rest into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+OUT := demo-output
+BUNDLE := models/zoo/motion
+
+.PHONY: help setup demo app test check format bench zoo clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(INSTALLED) ## create .venv with everything that the other targets need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,demo,dev]'
+	@touch $@
+
+# Rendered once: 8 clips of each class, made from a seed, as real video files.
+$(OUT)/clips/manifest.csv: | $(INSTALLED)
+	@echo '== Render a small labelled test set'
+	$(BIN)/python -m runtime render motion:train=0,val=0,test=8 --out $(OUT)/clips
+
+demo: $(OUT)/clips/manifest.csv ## render clips, classify some, audit the shipped bundle
+	@echo; echo '== Classify one clip of each class, with a routing-log line each'
+	$(BIN)/python -m runtime predict $(BUNDLE) $$(ls $(OUT)/clips/*/*_0000.mp4 $(OUT)/clips/*_0000.mp4 2>/dev/null) --log $(OUT)/routes.jsonl
+	@echo; echo '== Audit: may this bundle be served?'
+	@status=0; $(BIN)/python -m audit $(BUNDLE) --data $(OUT)/clips --policy quick --out $(OUT)/audit || status=$$?; \
+	case $$status in \
+	  0) echo; echo 'Verdict: PASSED. The bundle meets the quick policy on these clips.';; \
+	  1) echo; echo 'Verdict: REFUSED. The report says which threshold was missed.';; \
+	  *) exit $$status;; \
+	esac; \
+	echo '  routing log   $(OUT)/routes.jsonl'; \
+	echo '  audit report  $(OUT)/audit/'; \
+	echo '  try it        $(BIN)/python app.py      (then open the address it prints)'; \
+	exit $$status
+
+app: $(INSTALLED) ## start the page on http://127.0.0.1:7860
+	$(BIN)/python app.py
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## reformat and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what demo and test wrote (not .venv)
+	rm -rf $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,70 @@
+"""Every attack by name, and the suites that an audit runs.
+
+`ATTACKS["j-tlga"](model, x, y, eps=8/255, steps=10, seed=0)` gives adversarial clips. A new attack is a new row.
+"""
+
+from audit.attacks.attack import Attack
+from audit.attacks.objectives import (
+    EXPERT,
+    GAMMA1,
+    GAMMA2,
+    LAM,
+    MOE,
+    ROUTER,
+    both,
+    ce,
+    clean_route,
+    lip,
+    margin,
+    target_route,
+    weakest_route,
+)
+from audit.attacks.settings import Settings
+from audit.attacks.steps import temporal
+from runtime.errors import MethodError
+
+# The losses of eq. 4, 8, 9 and 13.
+L_MOE = ce(MOE) + LAM * lip(MOE)
+L_ROUTER = ce(ROUTER, clean_route) + LAM * lip(ROUTER)
+L_ROUTER_GUIDED = L_ROUTER - GAMMA1 * ce(ROUTER, weakest_route)
+L_EXPERT = ce(EXPERT) + LAM * lip(EXPERT)
+# Fooled by way of expert j: the router prefers j, and E_j is wrong.
+VIA_EXPERT = both(-margin(ROUTER, target_route), margin(EXPERT))
+
+ATTACKS: dict[str, Attack] = {
+    "fgsm": Attack(ce(MOE), random_start=False, single_step=True, keep="last"),
+    "pgd": Attack(ce(MOE)),
+    "la": Attack(L_MOE),
+    "t-pgd": Attack(ce(MOE), temporal),
+    "tla-m": Attack(L_MOE, temporal),
+    "pgd-r": Attack(ce(ROUTER, clean_route)),
+    "tla-r": Attack(L_ROUTER, temporal),
+    "tlga-r": Attack(L_ROUTER_GUIDED, temporal),
+    "pgd-e": Attack(ce(EXPERT)),
+    "tla-e": Attack(L_EXPERT, temporal),
+    "j-tla": Attack(L_MOE + GAMMA2 * L_ROUTER, temporal),
+    "j-tlga": Attack(L_MOE + GAMMA2 * L_ROUTER_GUIDED, temporal),
+    # Not in the paper: what hard routing hides from the rows above.
+    "pgd-hard": Attack(ce(MOE), path="hard"),
+    "pgd-margin": Attack(margin(MOE), path="hard"),
+    "pgd-straight": Attack(ce(MOE), path="straight-through"),
+    "pgd-soft": Attack(ce(MOE), path="soft"),
+    "route-then-attack": Attack(VIA_EXPERT, path="hard", every_expert=True),
+}
+
+# Cheapest first: a clip that has fallen need not meet the dearer ones.
+SUITES: dict[str, tuple[str, ...]] = {
+    "quick": ("fgsm", "pgd", "j-tlga"),
+    "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
+    "full": ("fgsm", *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack")), "route-then-attack"),
+}
+
+
+def find_attack(name: str) -> Attack:
+    """The row of that name. Raises MethodError, naming the known ones."""
+    if name not in ATTACKS:
+        raise MethodError(f"unknown attack '{name}': choose one of {', '.join(ATTACKS)}")
+    return ATTACKS[name]
+
+
+__all__ = ["ATTACKS", "SUITES", "Attack", "Settings", "find_attack"]

@@ -1,0 +1,107 @@
+"""An attack is a row: objective x step rule x gradient path."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audit.attacks.loop import Worst, ascend, frozen
+from audit.attacks.noise import per_clip
+from audit.attacks.objectives import Objective
+from audit.attacks.reference import Reference
+from audit.attacks.settings import Settings
+from audit.attacks.steps import Rule, constant
+from models import VideoMoE
+from runtime.errors import MethodError
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One row of the table of attacks; call it to attack a batch.
+
+    Attributes:
+        objective: what is maximised. rule: step rule. path: gradient path (a name in models.paths.PATHS).
+        random_start: start anywhere in the eps-box rather than at the clean clip.
+        single_step: one step of the whole eps, whatever `steps` says.
+        every_expert: run once for each expert as the aim of the objective and keep the worst.
+        keep: "worst" iterate per clip or the "last" (for a comparison with implementations that return the last).
+        settings: the constants.
+    """
+
+    objective: Objective
+    rule: Callable[[Settings, int], Rule] = constant
+    path: str = "switch"
+    random_start: bool = True
+    single_step: bool = False
+    every_expert: bool = False
+    keep: str = "worst"
+    settings: Settings = field(default_factory=Settings)
+
+    def __call__(
+        self,
+        model: VideoMoE,
+        x: Tensor,
+        y: Tensor,
+        eps: float = 8 / 255,
+        steps: int = 10,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        aim: Tensor | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Adversarial clips x_adv (N, C, T, H, W), within eps of x in every pixel and within [0, 1].
+
+        Args:
+            model: the model; its mode, gradients and buffers are left as they were.
+            x: clean clips (N, C, T, H, W) in [0, 1]. y: labels (N,).
+            eps: L-infinity budget in raw pixels. steps: forward-backward passes per start.
+            seed: fixes the random start of each clip, whatever batch the clip comes in.
+            noise: random start to use instead, in [-1, 1] of the shape of x (training draws its own).
+            aim: (N,) expert that an expert-wise objective looks at, instead of the clean route.
+            settings: constants of `Settings` to override, such as lam=0.
+
+        Raises:
+            MethodError: x or y has another shape, or an argument is out of range.
+        """
+        _check(x, y, eps, steps)
+        chosen = replace(self.settings, **settings)
+        if self.single_step:
+            steps, chosen = 1, replace(chosen, alpha=1.0)
+        x = x.detach()
+        start = x
+        if self.random_start:
+            start = x + eps * (per_clip(x, seed) if noise is None else noise)
+        worst = Worst(x) if self.keep == "worst" else None
+        with frozen(model):
+            for expert in range(len(model.experts)) if self.every_expert else [None]:
+                if expert is not None:
+                    aim = torch.full_like(y, expert)
+                reference = Reference(model, x, y, self.path, aim)
+                x_adv = ascend(
+                    self.objective,
+                    self.rule(chosen, steps),
+                    reference,
+                    start,
+                    eps=eps,
+                    steps=steps,
+                    settings=chosen,
+                    worst=worst,
+                )
+        return x_adv.detach()
+
+    def but(self, **cells: Any) -> "Attack":
+        """The same row with other cells, such as `PGD.but(path="soft")`."""
+        return replace(self, **cells)
+
+
+def _check(x: Tensor, y: Tensor, eps: float, steps: int) -> None:
+    if x.dim() != 5:
+        raise MethodError(f"clips must have shape (N, C, T, H, W), not {tuple(x.shape)}")
+    if y.shape != x.shape[:1]:
+        raise MethodError(f"labels must have shape ({len(x)},), one per clip, not {tuple(y.shape)}")
+    if not 0 <= eps <= 1:
+        raise MethodError(f"eps is in raw pixels of [0, 1], such as 8/255; got {eps}")
+    if steps < 1:
+        raise MethodError(f"an attack needs at least one step; got {steps}")

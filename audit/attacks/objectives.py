@@ -1,0 +1,110 @@
+"""What an attack maximises: one number per clip, built from a few terms that add, subtract and scale.
+
+A head names the part that a term looks at: MOE is the path's class logits F(x), ROUTER the router's logits R(x),
+EXPERT the class logits E_i(x) of one given expert. Equation numbers are those of the paper on TLGA and J-TLAT.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from audit.attacks.reference import Head, Reference
+from audit.attacks.settings import Settings
+from models import Outputs
+
+Value = Callable[[Outputs, Tensor, Reference, Settings], Tensor]
+Target = Callable[[Reference], Tensor]
+
+
+def MOE(outputs: Outputs, reference: Reference) -> Tensor:
+    return outputs.logits
+
+
+def ROUTER(outputs: Outputs, reference: Reference) -> Tensor:
+    return outputs.router
+
+
+def EXPERT(outputs: Outputs, reference: Reference) -> Tensor:
+    return outputs.expert(reference.target)
+
+
+def label(reference: Reference) -> Tensor:
+    return reference.y
+
+
+def clean_route(reference: Reference) -> Tensor:
+    return reference.route
+
+
+def weakest_route(reference: Reference) -> Tensor:
+    return reference.weakest
+
+
+def target_route(reference: Reference) -> Tensor:
+    return reference.target
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A function (outputs at x_adv, x_adv, reference, settings) -> (N,) that the attack maximises."""
+
+    value: Value
+
+    def __call__(self, outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        return self.value(outputs, x_adv, reference, settings)
+
+    def __add__(self, other: "Objective") -> "Objective":
+        return Objective(lambda *at: self(*at) + other(*at))
+
+    def __sub__(self, other: "Objective") -> "Objective":
+        return Objective(lambda *at: self(*at) - other(*at))
+
+    def __neg__(self) -> "Objective":
+        return Objective(lambda *at: -self(*at))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A scalar setting by name, so that a row of the table reads `LAM * lip(MOE)` and the value stays a setting."""
+
+    name: str
+
+    def __mul__(self, objective: Objective) -> Objective:
+        return Objective(lambda *at: getattr(at[3], self.name) * objective(*at))
+
+
+LAM, GAMMA1, GAMMA2 = Weight("lam"), Weight("gamma1"), Weight("gamma2")
+
+
+def ce(head: Head, towards: Target = label) -> Objective:
+    """Cross-entropy of a head's logits against a class or an expert per clip."""
+    return Objective(lambda out, x, ref, s: cross_entropy(head(out, ref), towards(ref), reduction="none"))
+
+
+def lip(head: Head) -> Objective:
+    """MSE(g(x), g(x_adv)) / MSE(x, x_adv) per clip (eq. 3): the squared local slope, with means for norms."""
+
+    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        moved = (head(outputs, reference) - reference.clean(head)).square().mean(1)
+        return moved / (x_adv - reference.x).detach().square().flatten(1).mean(1).clamp_min(settings.floor)
+
+    return Objective(value)
+
+
+def margin(head: Head, towards: Target = label) -> Objective:
+    """The best other logit minus the logit of `towards`: positive where the head no longer says `towards`."""
+
+    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        logits, index = head(outputs, reference), towards(reference).unsqueeze(1)
+        rest = logits.scatter(1, index, -torch.inf).amax(1)
+        return rest - logits.gather(1, index).squeeze(1)
+
+    return Objective(value)
+
+
+def both(first: Objective, second: Objective) -> Objective:
+    """The smaller of two: raised only by raising whichever condition is further from holding."""
+    return Objective(lambda *at: torch.minimum(first(*at), second(*at)))

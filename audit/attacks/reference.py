@@ -1,0 +1,63 @@
+"""What an attack knows of the clean clip: the label, the clean route, the weakest expert, the clean outputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from models import Outputs, VideoMoE
+
+# One part's logits out of all outputs: (outputs, reference) -> (N, M) or (N, K).
+Head = Callable[[Outputs, "Reference"], Tensor]
+
+
+@dataclass
+class Reference:
+    """The clean side of an attack on one batch; the clean forward pass is made only if an objective asks for it.
+
+    Attributes:
+        x: (N, C, T, H, W) clean clips. y: (N,) labels.
+        path: gradient path that `outputs` takes, so that a Lipschitz term compares like with like.
+        aim: (N,) expert that an expert-wise term looks at; None for the expert that the clean clip is routed to.
+    """
+
+    model: VideoMoE
+    x: Tensor
+    y: Tensor
+    path: str
+    aim: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self._clean: dict[Head, Tensor] = {}
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        return self.model.outputs(self.x, self.path)
+
+    def clean(self, head: Head) -> Tensor:
+        """The head's logits on the clean clips, without gradient; computed once."""
+        if head not in self._clean:
+            with torch.no_grad():
+                self._clean[head] = head(self.outputs, self)
+        return self._clean[head]
+
+    @property
+    def _router(self) -> Tensor:
+        with torch.no_grad():
+            return self.outputs.router
+
+    @property
+    def route(self) -> Tensor:
+        """(N,) y_R: the expert that the clean clip is routed to."""
+        return self._router.argmax(1)
+
+    @property
+    def weakest(self) -> Tensor:
+        """(N,) y_low: the expert with the lowest router logit on the clean clip."""
+        return self._router.argmin(1)
+
+    @property
+    def target(self) -> Tensor:
+        return self.route if self.aim is None else self.aim

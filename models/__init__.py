@@ -1,0 +1,21 @@
+"""Networks: video experts, a light router, the sparse mixture over them, and their pickle-free checkpoints."""
+
+from models.build import ExpertSpec, ModelSpec, RouterSpec, build_model
+from models.checkpoint import load_twin, save_twin
+from models.experts import EXPERTS, build_expert
+from models.moe import Outputs, VideoMoE
+from models.paths import PATHS
+
+__all__ = [
+    "EXPERTS",
+    "PATHS",
+    "ExpertSpec",
+    "ModelSpec",
+    "Outputs",
+    "RouterSpec",
+    "VideoMoE",
+    "build_expert",
+    "build_model",
+    "load_twin",
+    "save_twin",
+]

@@ -1,0 +1,53 @@
+"""A model from a description: what twin.json holds and what training starts from."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.experts import build_expert
+from models.moe import VideoMoE
+from models.router import ConstantRouter, ConvRouter
+
+Width = Field(default=64, ge=1, le=512)
+
+
+class ExpertSpec(BaseModel):
+    """One expert: its kind (a name in EXPERTS), width and residual blocks per stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: str = "r3d18"
+    width: int = Width
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+
+
+class RouterSpec(BaseModel):
+    """The router; `constant` belongs to a single network, a mixture of one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["conv", "constant"] = "conv"
+    width: int = Field(default=8, ge=1, le=512)
+
+
+class ModelSpec(BaseModel):
+    """A whole model: K classes, a router, M experts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: Literal[1] = 1
+    classes: int = Field(ge=2, le=100_000)
+    router: RouterSpec = RouterSpec()
+    experts: tuple[ExpertSpec, ...] = Field(min_length=1, max_length=64)
+
+
+def build_model(spec: ModelSpec) -> VideoMoE:
+    """A freshly initialised VideoMoE in training mode; seed torch's global generator before for a fixed one.
+
+    Raises:
+        MethodError: an expert kind that is not in EXPERTS.
+
+    Example:
+        >>> model = build_model(ModelSpec(classes=8, experts=(ExpertSpec(width=8),) * 4))
+    """
+    experts = [build_expert(e.kind, spec.classes, e.width, e.blocks) for e in spec.experts]
+    if spec.router.kind == "constant":
+        return VideoMoE(ConstantRouter(), experts)
+    return VideoMoE(ConvRouter(len(experts), spec.router.width), experts)

@@ -1,0 +1,26 @@
+"""Video experts by name. A new architecture is a new module here and a new row in EXPERTS."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from models.experts.r3d import r3d18
+from runtime.errors import MethodError
+
+EXPERTS: dict[str, Callable[..., nn.Module]] = {
+    "r3d18": r3d18,
+}
+
+
+def build_expert(kind: str, classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:
+    """A fresh expert, (N, 3, T, H, W) in [0, 1] -> (N, classes) logits.
+
+    Raises:
+        MethodError: `kind` is not in EXPERTS.
+
+    Example:
+        >>> expert = build_expert("r3d18", classes=10, width=16)
+    """
+    if kind not in EXPERTS:
+        raise MethodError(f"unknown expert '{kind}': choose one of {', '.join(sorted(EXPERTS))}")
+    return EXPERTS[kind](classes=classes, width=width, blocks=blocks)

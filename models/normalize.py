@@ -1,0 +1,30 @@
+"""Per-channel normalisation as the first layer of every network.
+
+It sits inside the network, so that attacks measure their budget in raw pixels and the exported graph takes the
+same [0, 1] clips as the PyTorch twin.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# The statistics that published Kinetics-400 video networks were trained with; keeping them lets such weights load.
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
+
+class Normalize(nn.Module):
+    """(N, 3, T, H, W) in [0, 1] -> (x - mean) / std per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: tuple[float, ...] = KINETICS_MEAN, std: tuple[float, ...] = KINETICS_STD
+    ) -> None:
+        super().__init__()
+        # Not persistent: a constant of the architecture, so a checkpoint cannot smuggle in another one.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std

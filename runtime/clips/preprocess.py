@@ -39,7 +39,7 @@ def to_network(frames: np.ndarray) -> np.ndarray:
     if frames.ndim != 5 or frames.shape[-1] != 3:
         raise ValueError(f"frames must have the shape (N, T, H, W, 3), got {frames.shape}")
     out = np.empty((len(frames), 3, *frames.shape[1:4]), np.float32)
-    np.multiply(np.moveaxis(frames, -1, 1), np.float32(1 / 255), out=out)
+    np.divide(np.moveaxis(frames, -1, 1), np.float32(255), out=out)
     return out
 
 

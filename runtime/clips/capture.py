@@ -1,0 +1,111 @@
+"""OpenCV's FFmpeg reader, opened in a cage: local file, known containers, no noise on stderr, bounded waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+# FFmpeg prints its own complaints, which would bury the one line that a person should read. It reads this once, at the
+# first open in the process, hence before the import; a value that the user has set is kept.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2  # noqa: E402
+
+from runtime.errors import ClipError  # noqa: E402
+
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+# A playlist or ffconcat text would otherwise make FFmpeg open further files and network addresses.
+_CAGE = "protocol_whitelist;file|format_whitelist;avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts"
+_THREADS = 4
+
+
+class _Cage:
+    """Sets the process-wide settings that `cv2.VideoCapture` reads, and puts the user's own back after the last open.
+
+    OpenCV takes FFmpeg's options from the environment only. Opens in several threads share one cage.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._options: str | None = None
+        self._log_level = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._options = os.environ.get(_OPTIONS)
+                self._log_level = cv2.utils.logging.getLogLevel()
+                os.environ[_OPTIONS] = _CAGE
+                # Whoever asked OpenCV to talk keeps hearing it.
+                if "OPENCV_LOG_LEVEL" not in os.environ:
+                    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                cv2.utils.logging.setLogLevel(self._log_level)
+                if self._options is None:
+                    os.environ.pop(_OPTIONS, None)
+                else:
+                    os.environ[_OPTIONS] = self._options
+
+
+_cage = _Cage()
+
+
+@contextlib.contextmanager
+def open_capture(path: Path, timeout: float) -> Iterator[cv2.VideoCapture]:
+    """Open `path` with OpenCV's FFmpeg reader and release it afterwards.
+
+    `timeout` in seconds bounds each single wait for the file. Raises ClipError if there is no readable video track.
+    """
+    milliseconds = max(1, min(int(timeout * 1000), 2**31 - 1))
+    settings = (
+        (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
+        (cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
+        # One decoder thread per core multiplies the memory of large frames on large machines.
+        (cv2.CAP_PROP_N_THREADS, min(_THREADS, os.cpu_count() or 1)),
+    )
+    try:
+        with _cage:
+            # An absolute path cannot be taken for a protocol ("concat:...").
+            capture = cv2.VideoCapture(
+                os.path.abspath(path), cv2.CAP_FFMPEG, [int(v) for pair in settings for v in pair]
+            )
+    except cv2.error as error:
+        raise ClipError(f"{path}: the video reader gave up ({error.err}); {RE_ENCODE}") from None
+    try:
+        if not capture.isOpened():
+            raise ClipError(
+                f"{path}: no video track that can be read (damaged, cut off or audio only); "
+                "copy it again or re-encode the original"
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+RE_ENCODE = "re-encode it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
+
+
+def stated_count(capture: cv2.VideoCapture) -> int:
+    """The number of frames that the header promises; 0 where it does not say."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if math.isfinite(count) and 0 < count < 2**31 else 0
+
+
+def stated_fps(capture: cv2.VideoCapture) -> float:
+    """The header's frame rate, possibly nonsense: see `sampling.usable_fps`."""
+    return float(capture.get(cv2.CAP_PROP_FPS))
+
+
+def stated_pixels(capture: cv2.VideoCapture) -> tuple[int, int]:
+    """(width, height) by the header."""
+    return int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))

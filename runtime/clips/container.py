@@ -1,0 +1,102 @@
+"""What a file is, from its first bytes, before any codec sees it: only video containers on a short list are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from runtime.clips.limits import Limits
+from runtime.errors import ClipError
+
+HEAD_BYTES = 4096
+_MEND = "convert it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
+_MP4_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
+# A HEIF/AVIF picture wears the same box layout as MP4; its brand gives it away.
+_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+_REFUSED = {
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG picture",
+    b"GIF8": "a GIF picture",
+    b"BM": "a BMP picture",
+    b"ID3": "an audio file",
+    b"fLaC": "an audio file",
+    b"OggS": "an Ogg file",
+    b"FWS": "a Flash file",
+    b"CWS": "a Flash file",
+    b"FLV": "a Flash video",
+    b"ffconcat": "a list of other files",
+    b"#EXTM3U": "a list of other files",
+    b"PK\x03\x04": "a ZIP archive",
+}
+
+
+def check_file(path: Path, limits: Limits) -> str:
+    """Make sure that `path` is a regular file of a known video container within `max_bytes`; return its SHA-256 in hex.
+
+    Raises ClipError for anything missing, unreadable, empty, too large or not a video container.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ClipError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it") from None
+    try:
+        # O_NONBLOCK: a named pipe called x.mp4 must be recognised, not waited for.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise ClipError(f"{path}: not a regular file; give the path of a video file")
+            if info.st_size == 0:
+                raise ClipError(f"{path}: the file is empty; copy or download it again")
+            if info.st_size > limits.max_bytes:
+                raise ClipError(
+                    f"{path}: {info.st_size:,} bytes, more than the limit of {limits.max_bytes:,}; "
+                    "cut it into shorter videos or raise max_bytes"
+                )
+            head = file.read(HEAD_BYTES)
+            refusal = refuse_head(head)
+            if refusal:
+                raise ClipError(f"{path}: {refusal}")
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ClipError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ClipError(f"{path}: a folder, not a video file; name the files in it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClipError(f"{path}: cannot be read ({reason}); check path and permissions") from None
+
+
+def refuse_head(head: bytes) -> str | None:
+    """Why a file that begins with `head` is not opened as a video, or None for AVI, MP4/MOV, Matroska/WebM and MPEG.
+
+    FFmpeg would guess from the bytes and happily open pictures, playlists and lists of other files.
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return None
+    if head[4:8] in _MP4_BOXES:
+        if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
+            return f"a HEIF or AVIF picture, not a video; {_MEND}"
+        return None
+    if head[:4] in (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba"):
+        return None
+    if head[:1] == b"\x47" and head[188:189] == b"\x47":
+        return None
+    if not head.strip(b"\0"):
+        return "nothing but zero bytes; copy or download it again"
+    for magic, kind in _REFUSED.items():
+        if head.startswith(magic):
+            return f"{kind}, not a video; {_MEND}"
+    if head[:4] == b"RIFF":
+        return f"a RIFF file without video (audio or picture); {_MEND}"
+    if _is_text(head):
+        return "text, not a video; give the path of a video file"
+    return f"not an AVI, MP4/MOV, Matroska/WebM or MPEG file; {_MEND}"
+
+
+def _is_text(head: bytes) -> bool:
+    # The last bytes may cut a character in two.
+    text = head[: max(1, len(head) - 3)].decode("utf-8", errors="replace")
+    return "\ufffd" not in text and all(c.isprintable() or c.isspace() for c in text)

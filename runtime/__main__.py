@@ -1,0 +1,73 @@
+"""`python -m runtime`: look into a bundle, classify videos with it, render a motion set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime import errors
+from runtime.bundle import Bundle
+from runtime.engine import Engine
+from runtime.errors import ClipError
+from runtime.routelog import RouteLog, RouteRecord
+from runtime.table import PredictionTable, describe
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
+
+
+@app.command()
+def info(bundle: BundleFolder) -> None:
+    """Verify the digests of a bundle and say what is in it."""
+    typer.echo(describe(Bundle.open(bundle)))
+
+
+@app.command()
+def predict(
+    bundle: BundleFolder,
+    videos: Annotated[list[Path], typer.Argument(help="Video files, one clip each.")],
+    log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
+    backend: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
+) -> None:
+    """Classify videos. One that cannot be used costs one error line and exit code 2; the others are answered."""
+    engine = Engine.load(bundle, backend, threads=threads)
+    route_log = RouteLog(log) if log else None
+    table = PredictionTable([video.name for video in videos], engine.classes)
+    failures = 0
+    for video in videos:
+        try:
+            prediction = engine.predict(video, allow_short=allow_short)
+        except ClipError as error:
+            failures += 1
+            typer.echo(f"error: {error}", err=True)
+            continue
+        record = RouteRecord.from_prediction(prediction, engine.bundle.digest)
+        # Logged before it is shown: an answer that someone acted on must have its line.
+        if route_log:
+            route_log.append(record)
+        typer.echo(record.to_json() if as_json else table.row(prediction))
+    if failures:
+        raise typer.Exit(errors.EXIT_BAD_INPUT)
+
+
+@app.command()
+def render(
+    spec: Annotated[str, typer.Argument(help='A motion set: "motion" or "motion:seed=0,train=250,...".')],
+    out: Annotated[Path, typer.Option(help="New folder for the videos and their manifest.csv.")],
+) -> None:
+    """Render a procedural motion set as video files."""
+    # Rendering is for making sets; a service that predicts does not need it loaded.
+    from runtime.clips import motion
+
+    motion.render(spec, out)
+    typer.echo(f"rendered {spec} in {out}")
+
+
+if __name__ == "__main__":
+    errors.main(app)

@@ -1,0 +1,34 @@
+"""Inference libraries behind one protocol. A new one is a class with `load` and a row in `BACKENDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from runtime.backends.base import Backend, Session
+from runtime.backends.ort import PROVIDERS, OnnxRuntime
+from runtime.errors import BackendError
+
+__all__ = ["BACKENDS", "Backend", "OnnxRuntime", "Session", "open_backend"]
+
+BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {
+    name: partial(OnnxRuntime, name) for name in PROVIDERS
+}
+
+
+def open_backend(name: str, threads: int | None = None) -> Backend:
+    """The backend of that name.
+
+    Args:
+        name: a key of `BACKENDS`.
+        threads: CPU threads that one network may use at a time; None leaves it to the library (one per core).
+
+    Raises:
+        BackendError: unknown name (the message lists the known ones), or not available on this machine.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads must be at least 1, got {threads}")
+    return BACKENDS[name](threads)

@@ -1,0 +1,34 @@
+"""What the engine asks of an inference library."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Session(Protocol):
+    """One loaded network. Safe to call from several threads at once."""
+
+    def run(self, clips: np.ndarray) -> np.ndarray:
+        """Maps (N, 3, T, H, W) float32 in [0, 1], C-contiguous, to the (N, outputs) float32 of the network.
+
+        Raises:
+            BackendError: the library failed on this input.
+        """
+
+
+class Backend(Protocol):
+    """An inference library with its settings: turns the bytes of an ONNX file into a session."""
+
+    def load(self, model: bytes, name: str) -> Session:
+        """Makes the session of one network.
+
+        Args:
+            model: the verified bytes of the file.
+            name: the file's name, for messages and caches.
+
+        Raises:
+            BackendError: what was asked for cannot run on this machine; never another provider instead.
+            BundleError: the library cannot use this file.
+        """

@@ -56,7 +56,11 @@ ATTACKS: dict[str, Attack] = {
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("fgsm", "pgd", "j-tlga"),
     "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
-    "full": ("fgsm", *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack")), "route-then-attack"),
+    "full": (
+        "fgsm",
+        *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack")),
+        "route-then-attack",
+    ),
 }
 
 
@@ -67,4 +71,4 @@ def find_attack(name: str) -> Attack:
     return ATTACKS[name]
 
 
-__all__ = ["ATTACKS", "SUITES", "Attack", "Settings", "find_attack"]
+__all__ = ["ATTACKS", "L_EXPERT", "L_MOE", "L_ROUTER", "SUITES", "Attack", "Settings", "find_attack"]

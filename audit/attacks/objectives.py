@@ -73,7 +73,8 @@ class Weight:
     name: str
 
     def __mul__(self, objective: Objective) -> Objective:
-        return Objective(lambda *at: getattr(at[3], self.name) * objective(*at))
+        # A weight of zero skips the term: its clean forward pass would be wasted.
+        return Objective(lambda *at: (weight := getattr(at[3], self.name)) and weight * objective(*at))
 
 
 LAM, GAMMA1, GAMMA2 = Weight("lam"), Weight("gamma1"), Weight("gamma2")

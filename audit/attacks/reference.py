@@ -20,6 +20,7 @@ class Reference:
     Attributes:
         x: (N, C, T, H, W) clean clips. y: (N,) labels.
         path: gradient path that `outputs` takes, so that a Lipschitz term compares like with like.
+        differentiable: keep the graph of the clean outputs (a defence trains through them; an attack does not).
         aim: (N,) expert that an expert-wise term looks at; None for the expert that the clean clip is routed to.
     """
 
@@ -28,6 +29,7 @@ class Reference:
     y: Tensor
     path: str
     aim: Tensor | None = None
+    differentiable: bool = False
 
     def __post_init__(self) -> None:
         self._clean: dict[Head, Tensor] = {}
@@ -37,15 +39,15 @@ class Reference:
         return self.model.outputs(self.x, self.path)
 
     def clean(self, head: Head) -> Tensor:
-        """The head's logits on the clean clips, without gradient; computed once."""
+        """The head's logits on the clean clips; computed once."""
         if head not in self._clean:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.differentiable):
                 self._clean[head] = head(self.outputs, self)
         return self._clean[head]
 
     @property
     def _router(self) -> Tensor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             return self.outputs.router
 
     @property

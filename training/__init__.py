@@ -1,0 +1,1 @@
+"""Hardening: defences as schedules, the trainer that runs them, and the export of a bundle."""

@@ -1,0 +1,108 @@
+"""A run's best weights as a bundle: split ONNX, twin, probes and the manifest that seals them."""
+
+import platform
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import VideoMoE, save_twin
+from runtime.bundle import Bundle, write_manifest
+from runtime.clips import ClipArrays, load_clips, open_set, to_network
+from runtime.errors import DataError
+from runtime.probes import Probes
+from training.onnx_files import compose_single, export_network
+from training.run import Run, RunRecord
+
+# Largest difference of a logit from its probe that still counts as equal: a hundred times what fp32 backends were
+# seen to differ by, and far below what moves a label.
+TOLERANCE = 1e-3
+
+
+def export_bundle(run: Run, out: str | Path, *, single: bool = False, probes: int = 8) -> Bundle:
+    """Export the best weights of a run.
+
+    Args:
+        out: the bundle's folder; it must not exist, and appears whole or not at all.
+        single: also compose moe.onnx.
+        probes: validation clips whose expected outputs travel with the bundle.
+
+    Raises:
+        DataError: `out` exists, or the run has not finished an epoch.
+    """
+    model = run.load_best()
+    settings = run.record.settings
+    val = open_set(settings.data).split("val")
+    clips = load_clips(val.take(min(probes, len(val)), settings.seed), settings.contract)
+    best = max(run.metrics, key=lambda metrics: metrics["robust"])
+    training = {"settings": settings.model_dump(), "tools": run.record.tools, "best_epoch": best}
+    return write_bundle(model, run.record, clips, out, training=training, single=single)
+
+
+def write_bundle(
+    model: VideoMoE,
+    record: RunRecord,
+    clips: ClipArrays,
+    out: str | Path,
+    *,
+    training: dict,
+    single: bool = False,
+) -> Bundle:
+    """Write `model` as a bundle with `clips` as its probes; see export_bundle."""
+    out = Path(out)
+    if out.exists():
+        raise DataError(f"{out} exists: remove it or choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        contract = record.settings.contract
+        example = torch.zeros(1, *contract.shape)
+        export_network(model.router, example, "router_logits", folder / "router.onnx")
+        files = [folder / f"expert_{j}.onnx" for j in range(len(model.experts))]
+        for expert, file in zip(model.experts, files, strict=True):
+            export_network(expert, example, "logits", file)
+        if single:
+            compose_single(folder / "router.onnx", files, len(record.classes), folder / "moe.onnx")
+        save_twin(model, record.spec, folder)
+        expected(model, clips.frames).save(folder / "probes.npz")
+        write_manifest(
+            folder,
+            {
+                "name": out.name,
+                "classes": record.classes,
+                "contract": contract.model_dump(),
+                "precision": "fp32",
+                "router": "router.onnx",
+                "experts": [
+                    {"file": file.name, "kind": spec.kind, "width": spec.width}
+                    for file, spec in zip(files, record.spec.experts, strict=True)
+                ],
+                "single": "moe.onnx" if single else None,
+                "twin": {"weights": "twin.safetensors", "config": "twin.json"},
+                "probes": "probes.npz",
+                "tolerance": TOLERANCE,
+                "tools": {
+                    "hardroute": version("hardroute"),
+                    "python": platform.python_version(),
+                    "torch": version("torch"),
+                    "onnx": version("onnx"),
+                },
+                "training": training,
+            },
+        )
+        folder.chmod(0o755)  # mkdtemp's 0700 would keep a service's own user from reading it
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Bundle.open(out)
+
+
+def expected(model: VideoMoE, frames: np.ndarray) -> Probes:
+    """What the twin answers to frames (P, T, H, W, 3) uint8."""
+    with torch.no_grad():
+        outputs = model.outputs(torch.from_numpy(to_network(frames)))
+        return Probes(frames, outputs.router.numpy(), outputs.route.numpy(), outputs.deployed.numpy())

@@ -1,0 +1,42 @@
+"""What a person sees of a run while it goes."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+class Screen:
+    """Live progress of one run; plain lines where there is no terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("starting", total=None, note="")
+
+    def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None:
+        text = f"epoch {epoch}/{self.epochs} {step}"
+        self.progress.update(self.task, description=text, completed=done, total=total, note=f"loss {loss:.3f}")
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        load = " ".join(f"{share:.2f}" for share in metrics["load"])
+        loss = " ".join(f"{name} {value:.3f}" for name, value in metrics["loss"].items())
+        self.progress.console.print(
+            f"epoch {metrics['epoch']:3d}/{self.epochs}  loss {loss}  clean {metrics['clean']:.3f}  "
+            f"robust {metrics['robust']:.3f} (n={metrics['clips']})  load {load}  "
+            f"flips {metrics['route_flips']:.2f}  {metrics['seconds']:.0f} s",
+            soft_wrap=True,
+        )
+
+    def warn(self, text: str) -> None:
+        self.progress.console.print(f"warning: {text}", style="yellow", soft_wrap=True)

@@ -25,9 +25,9 @@ CLASSES: dict[str, tuple[str, int]] = {
     "shrink": ("size", -1),
 }
 # Share of a full cycle covered in a clip: torus width, turn, size range.
-RATES = {"x": (0.35, 0.8), "y": (0.35, 0.8), "angle": (0.25, 0.6), "size": (0.35, 0.65)}
+RATES = {"x": (0.35, 0.8), "y": (0.35, 0.8), "angle": (0.25, 0.6), "size": (0.4, 0.7)}
 # Outer radius in pixels at the ends of the cyclic size scale; the largest still fits on the torus without meeting itself.
-RADII = (9.0, 24.0)
+RADII = (12.0, 27.0)
 
 # Rendered at twice the size and averaged down: smooth edges, and half a pixel is the grid that scenes roll on.
 _OVER = 2
@@ -155,7 +155,7 @@ def _place(
 # Corners of outlines that show their turning; y points down.
 _OUTLINES: tuple[tuple[tuple[float, float], ...], ...] = (
     # bar
-    ((-1, -0.3), (1, -0.3), (1, 0.3), (-1, 0.3)),
+    ((-1, -0.35), (1, -0.35), (1, 0.35), (-1, 0.35)),
     # L
     ((-0.6, -0.9), (-0.1, -0.9), (-0.1, 0.4), (0.7, 0.4), (0.7, 0.9), (-0.6, 0.9)),
     # T

@@ -23,7 +23,7 @@ from runtime.clips import motion_scene
 from runtime.errors import DataError
 
 # Part of the cache key: raise it whenever the same spec would give other frames.
-GENERATOR = 2
+GENERATOR = 3
 MAX_PER_CLASS = 20_000
 _SPLITS = ("train", "val", "test")
 
@@ -128,7 +128,7 @@ def render(
 
 def _render_into(folder: Path, spec: MotionSpec, progress: Callable[[int, int], None] | None) -> None:
     clips = list(spec.clips())
-    names = [f"{split}/{label}-{index:05d}.mp4" for split, label, index in clips]
+    names = [f"{split}/{label}-{index:05d}.avi" for split, label, index in clips]
     for split in {split for split, _, _ in clips}:
         (folder / split).mkdir()
 
@@ -152,14 +152,15 @@ def _render_into(folder: Path, spec: MotionSpec, progress: Callable[[int, int], 
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write RGB frames (T, H, W, 3) uint8 as MPEG-4 in an .mp4 file. Raises DataError if OpenCV cannot."""
+    """Write RGB frames (T, H, W, 3) uint8 as Motion JPEG in an .avi file. Raises DataError if OpenCV cannot."""
     height, width = frames.shape[1:3]
-    # "mp4v" is the one encoder in every OpenCV wheel: H.264 writing is left out of them for its licence.
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    # Motion JPEG codes each frame by itself. A codec that predicts from the frames before leaves trails behind a
+    # moving shape, and then a single frame would tell the class.
+    codec = cv2.VideoWriter.fourcc(*"MJPG")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, motion_scene.FPS, (width, height))
     try:
         if not writer.isOpened():
-            raise DataError(f"{path}: OpenCV cannot write MPEG-4 video here; check space and permissions")
+            raise DataError(f"{path}: OpenCV cannot write Motion JPEG video here; check space and permissions")
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
     finally:

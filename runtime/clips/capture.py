@@ -1,4 +1,4 @@
-"""OpenCV's FFmpeg reader, opened in a cage: local file, known containers, no noise on stderr, bounded waiting."""
+"""OpenCV's FFmpeg reader, opened in a cage: local file, known containers and codecs, no noise on stderr, bounded waiting."""
 
 from __future__ import annotations
 
@@ -18,8 +18,21 @@ import cv2  # noqa: E402
 from runtime.errors import ClipError  # noqa: E402
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# A playlist or ffconcat text would otherwise make FFmpeg open further files and network addresses.
-_CAGE = "protocol_whitelist;file|format_whitelist;avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts"
+# FFmpeg knows hundreds of formats. A playlist or ffconcat text would make it open further files and network addresses,
+# and its rarely used decoders are where most of its memory errors have been found.
+_CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts"
+_CODECS = (
+    "h264,hevc,mpeg4,h263,msmpeg4v1,msmpeg4v2,msmpeg4,mpegvideo,mpeg1video,mpeg2video,mjpeg,vp8,libvpx,vp9,libvpx-vp9,"
+    "av1,libdav1d,libaom-av1,ffv1,huffyuv,ffvhuff,prores,dvvideo"
+)
+_CAGE = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}|codec_whitelist;{_CODECS}"
+# FFmpeg applies its codec list only while it probes; OpenCV then opens any decoder. These are the same codecs by the
+# names OpenCV gives them, checked before the first frame is decoded.
+_FOURCCS = frozenset(
+    "H264 AVC1 HEVC HEV1 HVC1 FMP4 MP4V XVID DIVX DX50 H263 MP41 MP42 MP43 DIV3 MPG1 MPG2 MJPG VP80 VP90 AV01 FFV1 HFYU "
+    "FFVH APCH APCN APCS APCO AP4H AP4X DVSD DV25 DV50".split()
+)
+RE_ENCODE = "re-encode it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 _THREADS = 4
 
 
@@ -87,12 +100,12 @@ def open_capture(path: Path, timeout: float) -> Iterator[cv2.VideoCapture]:
                 f"{path}: no video track that can be read (damaged, cut off or audio only); "
                 "copy it again or re-encode the original"
             )
+        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4].decode("latin-1")
+        if codec.upper() not in _FOURCCS:
+            raise ClipError(f"{path}: its video codec {codec!r} is not one that is opened here; {RE_ENCODE}")
         yield capture
     finally:
         capture.release()
-
-
-RE_ENCODE = "re-encode it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 
 
 def stated_count(capture: cv2.VideoCapture) -> int:

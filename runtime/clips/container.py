@@ -11,7 +11,7 @@ from runtime.clips.limits import Limits
 from runtime.errors import ClipError
 
 HEAD_BYTES = 4096
-_MEND = "convert it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
+_MEND = "give a video file, or convert it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 _MP4_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
 # A HEIF/AVIF picture wears the same box layout as MP4; its brand gives it away.
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -26,8 +26,8 @@ _REFUSED = {
     b"FWS": "a Flash file",
     b"CWS": "a Flash file",
     b"FLV": "a Flash video",
-    b"ffconcat": "a list of other files",
-    b"#EXTM3U": "a list of other files",
+    b"ffconcat": "a playlist",
+    b"#EXTM3U": "a playlist",
     b"PK\x03\x04": "a ZIP archive",
 }
 
@@ -78,7 +78,7 @@ def refuse_head(head: bytes) -> str | None:
         return None
     if head[4:8] in _MP4_BOXES:
         if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-            return f"a HEIF or AVIF picture, not a video; {_MEND}"
+            return "a HEIF or AVIF picture, not a video; give a video file"
         return None
     if head[:4] in (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba"):
         return None
@@ -88,9 +88,9 @@ def refuse_head(head: bytes) -> str | None:
         return "nothing but zero bytes; copy or download it again"
     for magic, kind in _REFUSED.items():
         if head.startswith(magic):
-            return f"{kind}, not a video; {_MEND}"
+            return f"{kind}, not a video that is opened here; {_MEND}"
     if head[:4] == b"RIFF":
-        return f"a RIFF file without video (audio or picture); {_MEND}"
+        return "a RIFF file without video (audio or picture); give a video file"
     if _is_text(head):
         return "text, not a video; give the path of a video file"
     return f"not an AVI, MP4/MOV, Matroska/WebM or MPEG file; {_MEND}"

@@ -1,0 +1,62 @@
+"""Does the deployed runtime answer as the attacked twin? A strong twin must not vouch for weak files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from audit.evaluation import Evaluation
+from audit.statistics import Proportion
+from audit.tally import ByEps
+from runtime import Engine
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Twin and deployed runtime on the same 8-bit clips, unattacked and perturbed.
+
+    Attributes:
+        clean: (N,) bool: same class and same expert on the unattacked clip.
+        replayed: replayed[eps] (N,) bool: the same on the worst 8-bit adversarial clip.
+        clean_right: (N,) bool: the runtime classifies the unattacked clip right.
+        replayed_right: replayed_right[eps] (N,) bool: and the adversarial one.
+    """
+
+    clean: np.ndarray
+    replayed: ByEps
+    clean_right: np.ndarray
+    replayed_right: ByEps
+
+    def lowest(self) -> Proportion:
+        """Share of clips that agree, in the worst of the sets that were replayed."""
+        return min(
+            (Proportion.of(each) for each in (self.clean, *self.replayed.values())), key=lambda p: p.share
+        )
+
+
+def replay(engine: Engine, frames: np.ndarray, evaluation: Evaluation, batch_size: int = 32) -> Agreement:
+    """Runs the audited clips (N, T, H, W, 3) uint8 and the adversarial ones through the deployed runtime."""
+
+    def answers(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batches = (frames[i : i + batch_size] for i in range(0, len(frames), batch_size))
+        found = [(p.index, p.route.expert) for batch in batches for p in engine.predict_batch(batch)]
+        return np.array([index for index, _ in found]), np.array([expert for _, expert in found])
+
+    label, route = answers(frames)
+    agree = (label == evaluation.clean_label) & (route == evaluation.clean_route)
+    replayed, right = {}, {}
+    for eps in evaluation.eps:
+        eps_label, eps_route = answers(evaluation.adversarial[eps])
+        same_label = eps_label == evaluation.adversarial_label[eps]
+        replayed[eps] = same_label & (eps_route == evaluation.adversarial_route[eps])
+        right[eps] = eps_label == evaluation.labels
+    return Agreement(agree, replayed, label == evaluation.labels, right)
+
+
+def worst_case(evaluation: Evaluation, agreement: Agreement, eps: float) -> np.ndarray:
+    """The headline (N,) bool: right in twin and runtime, unattacked and under all attacks up to eps."""
+    held = evaluation.robust[eps] & agreement.clean_right
+    for smaller in (e for e in evaluation.eps if e <= eps):
+        held = held & agreement.replayed_right[smaller]
+    return held

@@ -55,3 +55,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real video not found at {folder} (set HARDROUTE_SHARED_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of random weights for the classes of `motion`, for tests that need no right answers."""
+    # Here, so that the tests of `runtime` can be run where there is no torch.
+    import torch
+
+    from models import build_model
+    from runtime.clips import load_clips, open_set
+    from training.export import write_bundle
+    from training.run import RunRecord
+    from training.settings import FitSettings
+
+    settings = FitSettings(data="motion:train=0,val=0,test=1", experts=4, width=4, router_width=2)
+    clip_set = open_set(settings.data)
+    record = RunRecord(settings=settings, classes=clip_set.classes, tools={})
+    torch.manual_seed(0)
+    model = build_model(record.spec).eval()
+    root = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(model, record, load_clips(clip_set, settings.contract), root, training={})
+    return root

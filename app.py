@@ -1,0 +1,231 @@
+"""The page: classify a clip and see which expert answered, then perturb the clip and see what changes.
+
+    python app.py [--bundle BUNDLE] [--samples SET] [--port N]
+
+Bound to this machine by default, with limits on what may be uploaded and no calls to the outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
+import gradio as gr
+
+from audit.attacks import SUITES, find_attack
+from audit.eightbit import nearest_inside
+from models import load_twin
+from runtime import Engine
+from runtime.clips import DecodedClip, Limits, decode, open_set, to_network
+from runtime.engine import Prediction
+from runtime.errors import HardrouteError
+from runtime.errors import main as run
+from runtime.routelog import RouteRecord
+
+UPLOADS = Limits(max_bytes=32 * 2**20, max_seconds=300.0, max_decode_seconds=20.0)
+AS_CLASSIFIED, WHEN = "as classified", ("before", "after")
+NOTE = (
+    "Gradients come from the PyTorch twin; then the deployed engine judges the clip, rounded to 8 bits. "
+    "One clip says little: `python -m audit` measures a whole set."
+)
+CSS = """
+.gradio-container {max-width: 1180px !important; margin: 0 auto !important}
+img.clip {width: 100%; max-width: 288px; margin: 0 auto; image-rendering: pixelated; border-radius: 6px}
+"""
+
+
+class Studio:
+    """What the page can do, without the page: an engine for answers and its PyTorch twin for gradients."""
+
+    def __init__(self, bundle: Path, samples: str) -> None:
+        self.engine = Engine.load(bundle)
+        self.twin = load_twin(bundle)
+        rows = open_set(samples).rows
+        self.samples = [(str(row.path), row.label) for row in rows if row.label in self.engine.classes]
+
+    def classify(self, video: str | None) -> tuple[str, dict[str, float], dict[str, float], dict[str, Any]]:
+        """Returns what the network sees (HTML), class probabilities, router weights, routing-log record."""
+        frames = self._decode(video).frames
+        # From the file once more, so that the log line tells what decoding costs.
+        prediction = self.engine.predict(str(video), limits=UPLOADS)
+        record = RouteRecord.from_prediction(prediction, self.engine.bundle.digest).to_json()
+        return animation(frames), self._classes(prediction), experts(prediction), json.loads(record)
+
+    def attack(self, video: str | None, label: str, name: str, eps: float, steps: float) -> tuple[Any, ...]:
+        """Perturbs a clip within eps/255 on the twin, and lets the engine judge it before and after.
+
+        Returns a sentence, three pictures (before, after, difference), classes and routers (before, after).
+        """
+        frames = self._decode(video).frames[None]
+        before = self.engine.predict_batch(frames)[0]
+        target = before.index if label == AS_CLASSIFIED else self.engine.classes.index(label)
+        x = torch.from_numpy(to_network(frames))
+        attack = find_attack(name)
+        x_adv = attack(self.twin, x, torch.tensor([target]), eps=eps / 255, steps=int(steps), seed=0)
+        attacked = nearest_inside(x, x_adv, eps / 255)
+        after = self.engine.predict_batch(attacked)[0]
+        change = (attacked[0].astype(np.float32) - frames[0]) / max(eps, 1)  # in [-1, 1]
+        difference = (127.5 * (1 + change)).astype(np.uint8)
+        return (
+            verdict(before, after, self.engine.classes[target]),
+            *map(contact_sheet, (frames[0], attacked[0], difference)),
+            *map(self._classes, (before, after)),
+            *map(experts, (before, after)),
+        )
+
+    def _decode(self, video: str | None) -> DecodedClip:
+        if not video:
+            raise HardrouteError("no clip yet: upload a video or take a sample")
+        return decode(video, self.engine.contract, UPLOADS)
+
+    def _classes(self, prediction: Prediction) -> dict[str, float]:
+        return dict(zip(self.engine.classes, map(float, prediction.probabilities), strict=True))
+
+
+def experts(prediction: Prediction) -> dict[str, float]:
+    return {f"expert {i}": float(weight) for i, weight in enumerate(prediction.route.weights)}
+
+
+def verdict(before: Prediction, after: Prediction, truth: str) -> str:
+    held = {
+        (True, True): "The label held",
+        (True, False): "The label fell",
+        (False, True): "The label is right only after the attack",
+        (False, False): "The label was wrong already",
+    }[before.label == truth, after.label == truth]
+    a, b = before.route, after.route
+    labels = f"**Label** {before.label} → {after.label} (attacked as *{truth}*)"
+    routes = f"**Route** expert {a.expert} → expert {b.expert}, margin {a.margin:.2f} → {b.margin:.2f}"
+    return f"### {held}\n{labels} · {routes}"
+
+
+def contact_sheet(frames: np.ndarray, columns: int = 6, scale: int = 3) -> np.ndarray:
+    """Lays frames (T, H, W, 3) uint8 out in rows, enlarged without smoothing so that single pixels show."""
+    blank = np.full((-len(frames) % columns, *frames.shape[1:]), 255, np.uint8)
+    rows = np.concatenate([frames, blank]).reshape(-1, columns, *frames.shape[1:])
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    return cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+
+
+def animation(frames: np.ndarray, milliseconds: int = 120) -> str:
+    """Returns HTML that plays frames (T, H, W, 3) uint8: browsers know few of the codecs a video may have."""
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=rest, duration=milliseconds, loop=0, lossless=True)
+    source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f'<img class="clip" alt="the clip as the network sees it" src="{source}">'
+
+
+def said_plainly(action: Callable[..., Any]) -> Callable[..., Any]:
+    """Shows a user's mistake as its one line; anything else stays a bug in the server's log."""
+
+    @wraps(action)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return action(*args)
+        except HardrouteError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return wrapped
+
+
+def page(studio: Studio) -> gr.Blocks:
+    manifest = studio.engine.bundle.manifest
+    about = f"{len(manifest.classes)} classes · {len(manifest.experts)} experts, of which one runs per clip"
+    # Uploads and pictures are removed after an hour: nothing of a visitor stays.
+    with gr.Blocks(title="hardroute", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        gr.Markdown(f"# hardroute\nBundle **{manifest.name}** · {about}")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=300):
+                video = gr.File(label="Video, at most 32 MB", file_types=["video"], height=140)
+                truth = gr.Dropdown([AS_CLASSIFIED, *manifest.classes], label="True label (for the attack)")
+                if studio.samples:
+                    rows, names = [list(row) for row in studio.samples], [row[1] for row in studio.samples]
+                    gr.Examples(rows, [video, truth], label="Or a sample", example_labels=names)
+                seen = gr.HTML()
+            with gr.Column(scale=7), gr.Tabs():
+                with gr.Tab("Classify"):
+                    with gr.Row():
+                        label, router = gr.Label(label="Class", num_top_classes=8), gr.Label(label="Router")
+                    record = gr.JSON(label="Routing-log line", open=True, max_height=None)
+                with gr.Tab("Attack"):
+                    with gr.Row():
+                        name = gr.Dropdown(list(SUITES["standard"]), value="pgd", label="Attack")
+                        eps = gr.Slider(0, 16, value=8, step=1, label="Largest change per value (of 255)")
+                        steps = gr.Slider(1, 50, value=10, step=1, label="Steps")
+                    go = gr.Button("Attack this clip", variant="primary")
+                    said = gr.Markdown(NOTE)
+                    # PNG: a lossy picture would change the very pixels that are to be compared.
+                    pictures = [
+                        gr.Image(label=title, format="png", buttons=["fullscreen"], interactive=False)
+                        for title in ("Before", "After", "Difference (grey: unchanged; black, white: eps)")
+                    ]
+                    with gr.Row():
+                        classes = [gr.Label(label=f"Class {when}", num_top_classes=4) for when in WHEN]
+                    with gr.Row():
+                        routers = [gr.Label(label=f"Router {when}") for when in WHEN]
+        # One lane for all visitors: they would only share the same cores.
+        lane: dict[str, Any] = {
+            "concurrency_id": "model",
+            "concurrency_limit": 1,
+            "api_visibility": "private",
+        }
+        video.upload(lambda: AS_CLASSIFIED, None, truth, api_visibility="private")
+        video.change(said_plainly(studio.classify), video, [seen, label, router, record], **lane)
+        outputs = [said, *pictures, *classes, *routers]
+        go.click(said_plainly(studio.attack), [video, truth, name, eps, steps], outputs, **lane)
+    return blocks.queue(max_size=16, api_open=False)
+
+
+def launch(studio: Studio, host: str, port: int, **options: Any) -> Any:
+    """Serves the page: no share link, no telemetry, no remote fonts, limited uploads."""
+    return page(studio).launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        max_file_size=UPLOADS.max_bytes,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        allowed_paths=[path for path, _ in studio.samples],
+        theme=gr.themes.Soft(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+        css=CSS,
+        **options,
+    )
+
+
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@cli.command()
+def serve(
+    bundle: Annotated[Path, typer.Option(help="folder of the bundle to show")] = Path("models/zoo/motion"),
+    samples: Annotated[
+        str, typer.Option(help="labelled set to offer clips of")
+    ] = "motion:train=0,val=0,test=1",
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 7860,
+) -> None:
+    """Show a bundle in the browser."""
+    studio = Studio(bundle, samples)
+    try:
+        launch(studio, host, port)
+    except OSError as error:
+        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --port: {error}") from None
+
+
+if __name__ == "__main__":
+    run(cli)

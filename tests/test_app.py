@@ -1,0 +1,156 @@
+"""What the page computes, without a browser, and how it is served."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+
+import app
+from runtime import Engine
+from runtime.errors import HardrouteError, MethodError
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = "motion:train=0,val=0,test=1"
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_bundle: Path) -> app.Studio:
+    return app.Studio(tiny_bundle, SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def clip(studio: app.Studio) -> str:
+    return studio.samples[0][0]
+
+
+def test_samples_cover_every_class(studio: app.Studio) -> None:
+    assert sorted(label for _, label in studio.samples) == sorted(studio.engine.classes)
+
+
+def test_classify_shows_what_the_engine_says(studio: app.Studio, clip: str, tiny_bundle: Path) -> None:
+    picture, classes, router, record = studio.classify(clip)
+    with Engine.load(tiny_bundle) as engine:
+        expected = engine.predict(clip)
+    assert picture.startswith('<img class="clip"')
+    assert classes == pytest.approx(dict(zip(engine.classes, expected.probabilities, strict=True)), abs=1e-5)
+    assert max(router, key=lambda name: router[name]) == f"expert {expected.route.expert}"
+    assert sum(router.values()) == pytest.approx(1)
+    assert record["clip"] == Path(clip).name
+    assert record["expert"] == expected.route.expert
+    assert record["bundle_sha256"] == studio.engine.bundle.digest
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "j-tlga"])
+def test_an_attack_stays_within_eps_and_changes_what_is_shown(
+    studio: app.Studio, clip: str, name: str
+) -> None:
+    eps = 6
+    said, before, after, difference, *labels = studio.attack(clip, app.AS_CLASSIFIED, name, eps, 3)
+    change = after.astype(int) - before.astype(int)
+    assert np.abs(change).max() == eps
+    # Grey where nothing changed, darker or lighter where it did.
+    assert np.array_equal(np.sign(change), np.sign(difference.astype(int) - 127))
+    assert re.search(r"\*\*Label\*\* .+ → .+\*\*Route\*\* expert \d → expert \d", said)
+    for shares in labels:
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_no_budget_no_change(studio: app.Studio, clip: str) -> None:
+    said, before, after, difference, class_before, class_after, router_before, router_after = studio.attack(
+        clip, app.AS_CLASSIFIED, "pgd", 0, 2
+    )
+    assert "held" in said
+    assert np.array_equal(before, after)
+    assert (difference == 127).all()
+    assert (class_before, router_before) == (class_after, router_after)
+
+
+def test_the_true_label_decides_what_is_attacked(studio: app.Studio, clip: str) -> None:
+    _, classes, _, _ = studio.classify(clip)
+    least = min(classes, key=lambda name: classes[name])
+    assert f"attacked as *{least}*" in studio.attack(clip, least, "fgsm", 4, 1)[0]
+
+
+def test_mistakes_become_one_line(studio: app.Studio, clip: str, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    for video in (None, str(text), str(tmp_path / "missing.mp4"), "http://127.0.0.1:9/x.mp4"):
+        with pytest.raises(gr.Error) as caught:
+            app.said_plainly(studio.classify)(video)
+        assert len(caught.value.message.splitlines()) == 1
+    with pytest.raises(MethodError):
+        studio.attack(clip, app.AS_CLASSIFIED, "no-such-attack", 8, 1)
+
+
+def test_bugs_are_not_dressed_up_as_mistakes() -> None:
+    def broken() -> None:
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        app.said_plainly(broken)()
+
+
+def test_contact_sheet_keeps_every_frame_in_order() -> None:
+    frames = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 4, 3), np.uint8)
+    sheet = app.contact_sheet(frames, columns=3, scale=1)
+    assert sheet.shape == (6, 12, 3)
+    assert sheet[::2, ::4, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 255, 255]]
+
+
+@pytest.fixture(scope="module")
+def address(studio: app.Studio) -> Iterator[str]:
+    _, url, _ = app.launch(studio, "127.0.0.1", free_port(), prevent_thread_lock=True, quiet=True)
+    yield url
+    gr.close_all(verbose=False)
+
+
+def test_served_on_this_machine_only_and_without_an_open_api(address: str) -> None:
+    assert address.startswith("http://127.0.0.1:")
+    assert not {"/classify", "/attack"} & set(
+        httpx.get(f"{address}gradio_api/info").json()["named_endpoints"]
+    )
+    for name in ("classify", "attack"):
+        # Open, it would skip the queue, and with it the limit on what runs at a time.
+        assert httpx.post(f"{address}gradio_api/run/{name}", json={"data": [None]}).status_code == 404
+    assert not httpx.get(f"{address}config").json()["analytics_enabled"]
+
+
+def test_uploads_are_limited(address: str) -> None:
+    too_large = httpx.post(
+        f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(app.UPLOADS.max_bytes + 1))}
+    )
+    assert too_large.status_code == 413
+    assert httpx.post(f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(100))}).is_success
+
+
+def test_other_files_of_this_machine_are_not_served(address: str) -> None:
+    assert httpx.get(f"{address}gradio_api/file={ROOT / 'pyproject.toml'}").status_code in (403, 404)
+
+
+@pytest.mark.parametrize("options", [["--bundle", "no-such-folder"], ["--samples", "no-such-set"]])
+def test_a_mistake_on_the_command_line_is_one_line(options: list[str], tiny_bundle: Path) -> None:
+    command = [sys.executable, "app.py", "--bundle", str(tiny_bundle), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .+\n", done.stderr)
+
+
+def test_a_taken_port_is_a_mistake(studio: app.Studio, tiny_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(HardrouteError, match=f"127.0.0.1:{port}"):
+            app.serve(tiny_bundle, SAMPLES, "127.0.0.1", port)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -35,9 +35,9 @@ def predict(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
 ) -> None:
-    """Classify videos. One that cannot be used costs one error line and exit code 2; the others are answered."""
-    engine = Engine.load(bundle, backend, threads=threads)
+    """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
     route_log = RouteLog(log) if log else None
+    engine = Engine.load(bundle, backend, threads=threads)
     table = PredictionTable([video.name for video in videos], engine.classes)
     failures = 0
     for video in videos:

@@ -60,6 +60,7 @@ def describe(bundle: Bundle) -> str:
     manifest = bundle.manifest
     contract = manifest.contract
     experts = ", ".join(f"{expert.kind} (width {expert.width})" for expert in manifest.experts)
+    size = f"{contract.width}x{contract.height}"
     window = "the whole video" if contract.seconds is None else f"the first {contract.seconds:g} s"
     megabytes = sum(bundle.path(name).stat().st_size for name in manifest.files) / 1e6
     facts = {
@@ -67,7 +68,7 @@ def describe(bundle: Bundle) -> str:
         "digest": bundle.digest,
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
         "experts": f"{len(manifest.experts)}: {experts}",
-        "clip": f"{contract.frames} frames of {contract.width}x{contract.height} from {window}, {contract.resize}",
+        "clip": f"{contract.frames} frames of {size} from {window}, {contract.resize}",
         "precision": manifest.precision,
         "files": f"{len(manifest.files)}, {megabytes:.1f} MB, all digests match",
         "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())

@@ -1,0 +1,164 @@
+"""One line per answered clip that can still be trusted and read a year later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Engine, HardrouteError, Prediction, Route, RouteLog, RouteRecord, Timing
+from tests.bundles import digest_of, make_bundle, write_video
+
+DIGEST = "ab" * 32
+
+
+def prediction(clip: str = "a.mp4") -> Prediction:
+    logits = np.array([0.1, 2.3, -1], np.float32)
+    return Prediction(
+        label="right",
+        index=1,
+        probability=0.871,
+        probabilities=np.array([0.1, 0.871, 0.029], np.float32),
+        logits=logits,
+        route=Route.from_logits(np.array([0.3, 0.1], np.float32)),
+        milliseconds=Timing(3.14159, 0.5, 1.25),
+        clip=clip,
+        clip_sha256="cd" * 32,
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_record_says_everything_about_one_clip(tmp_path: Path) -> None:
+    before = datetime.now(UTC)
+    with RouteLog(tmp_path / "log.jsonl") as log:
+        log.append(RouteRecord.from_prediction(prediction(), DIGEST))
+    (line,) = lines(tmp_path / "log.jsonl")
+    time = datetime.fromisoformat(line.pop("time"))
+    assert before <= time <= datetime.now(UTC) and time.utcoffset() == timedelta(0)
+    assert line.pop("weights") == pytest.approx([0.549834, 0.450166], abs=1e-6)
+    assert line.pop("margin") == pytest.approx(0.099668, abs=1e-6)
+    assert line == {
+        "schema": 1,
+        "clip": "a.mp4",
+        "clip_sha256": "cd" * 32,
+        "bundle_sha256": DIGEST,
+        "label": "right",
+        "probability": 0.871,
+        "expert": 0,
+        "ms": {"decode": 3.142, "route": 0.5, "expert": 1.25},
+    }
+
+
+def test_the_digests_are_those_of_the_files(tmp_path: Path) -> None:
+    tiny = make_bundle(tmp_path / "bundle")
+    video = write_video(tmp_path / "v.mp4")
+    engine = Engine.load(tiny.root)
+    record = RouteRecord.from_prediction(engine.predict(video), engine.bundle.digest)
+    assert record.clip_sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert record.bundle_sha256 == digest_of(tiny.root)
+
+
+def test_float32_weights_come_back_exactly() -> None:
+    weights = Route.from_logits(np.random.default_rng(0).normal(size=50).astype(np.float32)).weights
+    route = Route(0, weights, weights, 0.5)
+    record = RouteRecord.from_prediction(Prediction(**{**vars(prediction()), "route": route}), DIGEST)
+    np.testing.assert_array_equal(np.float32(json.loads(record.to_json())["weights"]), weights)
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines.mp4", "\u2028.mp4", "\x1b[31m.mp4", 'quo"te\\.mp4', "\udcff.mp4", ""]
+)
+def test_any_file_name_stays_on_one_line_and_comes_back(tmp_path: Path, name: str) -> None:
+    with RouteLog(tmp_path / "log") as log:
+        log.append(RouteRecord.from_prediction(prediction(name), DIGEST))
+        log.append(RouteRecord.from_prediction(prediction(), DIGEST))
+    data = (tmp_path / "log").read_bytes()
+    assert data.isascii() and data.count(b"\n") == 2 and b"\x1b" not in data
+    assert [line["clip"] for line in lines(tmp_path / "log")] == [name, "a.mp4"]
+
+
+def test_an_existing_log_is_only_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for clip in ("first", "second"):
+        with RouteLog(path) as log:
+            log.append(RouteRecord.from_prediction(prediction(clip), DIGEST))
+    assert [line["clip"] for line in lines(path)] == ["first", "second"]
+
+
+def test_nothing_is_created_before_the_first_record(tmp_path: Path) -> None:
+    with RouteLog(tmp_path / "log"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_line_that_a_crash_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'{"schema": 1, "ti')
+    with RouteLog(path) as log:
+        log.append(RouteRecord.from_prediction(prediction("next"), DIGEST))
+    torn, whole = path.read_bytes().splitlines()
+    assert torn == b'{"schema": 1, "ti' and json.loads(whole)["clip"] == "next"
+
+
+def test_a_short_write_is_an_error_and_keeps_the_next_line_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, write = RouteLog(tmp_path / "log"), os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:20]))
+    with pytest.raises(HardrouteError, match="the disk full"):
+        log.append(RouteRecord.from_prediction(prediction("cut"), DIGEST))
+    monkeypatch.setattr(os, "write", write)
+    log.append(RouteRecord.from_prediction(prediction("whole"), DIGEST))
+    assert json.loads((tmp_path / "log").read_bytes().splitlines()[1])["clip"] == "whole"
+
+
+def test_a_full_disk_is_one_error_line() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(HardrouteError, match="/dev/full: cannot be written: No space left"):
+        RouteLog("/dev/full").append(RouteRecord.from_prediction(prediction(), DIGEST))
+
+
+def test_places_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HardrouteError, match="no such folder"):
+        RouteLog(tmp_path / "absent" / "log")
+    with pytest.raises(HardrouteError, match="is a folder"):
+        RouteLog(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HardrouteError, match="no such folder"):
+        RouteLog(tmp_path / "file" / "log")
+    # Asked of the system rather than tried with chmod, which stops nobody who runs as root.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(HardrouteError, match="no permission"):
+        RouteLog(tmp_path / "log")
+
+
+def _append_many(path: Path, writer: int, count: int) -> None:
+    record = RouteRecord.from_prediction(prediction(f"{writer}-" + "x" * 3000), DIGEST)
+    with RouteLog(path) as log:
+        for _ in range(count):
+            log.append(record)
+
+
+def test_lines_of_several_processes_never_mix(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(tmp_path / "log", n, 300)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    clips = [line["clip"] for line in lines(tmp_path / "log")]
+    assert len(clips) == 900
+    assert {clip: clips.count(clip) for clip in set(clips)} == {f"{n}-" + "x" * 3000: 300 for n in range(3)}

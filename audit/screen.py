@@ -1,0 +1,73 @@
+"""What `python -m audit` shows a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from audit.gate import Verdict
+
+console = Console(highlight=False)
+
+
+class Show:
+    """Receives the progress of decoding and attacking."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._decode = bars.add_task("decoding clips", total=None)
+        self._attack = bars.add_task("attacking", total=None, start=False)
+
+    def decoding(self, done: int, total: int) -> None:
+        self._bars.update(self._decode, completed=done, total=total)
+
+    def attacking(self, done: int, total: int, what: str) -> None:
+        if not self._bars.tasks[self._attack].started:
+            self._bars.start_task(self._attack)
+        self._bars.update(self._attack, completed=done, total=total, description=escape(what))
+
+
+@contextmanager
+def progress() -> Iterator[Show]:
+    """Two bars on stderr with the time left; they vanish when done and never mix with the verdict."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield Show(bars)
+
+
+def verdict(found: Verdict, written: tuple[Path, Path]) -> None:
+    """The checks as a table, the verdict, and where the reports lie."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "check", "measured", "asked"):
+        table.add_column(heading, justify="right" if heading in ("measured", "asked") else "left")
+    for check in found.checks:
+        mark = "[green]ok[/]" if check.passed else "[bold red]NO[/]"
+        table.add_row(mark, check.name, f"{check.measured:.3g}", f"{check.wants} {check.bound:.3g}")
+    console.print(table)
+    for check in found.checks:
+        if not check.passed or check.name.endswith("accuracy"):
+            console.print(escape(check.sentence))
+    console.print("[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]")
+    for path in written:
+        console.print(f"report: {path}", soft_wrap=True, markup=False)

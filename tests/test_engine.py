@@ -239,11 +239,31 @@ def test_a_provider_that_the_session_dropped_is_an_error(
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    with (
-        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(BackendError, match="do not load here"),
-    ):
+    monkeypatch.setattr("runtime.backends.ort._loads", lambda library: True)
+    with pytest.warns(UserWarning, match="CUDA"), pytest.raises(BackendError, match="do not load here"):
         Engine.load(tiny.root, "cuda")
+
+
+def test_a_missing_library_is_named(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr("runtime.backends.ort._loads", lambda library: "nvinfer" not in library)
+    with pytest.raises(
+        BackendError, match=r"'tensorrt' cannot run here: libnvinfer\.so\.10 cannot be loaded"
+    ):
+        Engine.load(tiny.root, "tensorrt")
+
+
+def test_each_network_has_its_own_engine_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.backends.ort import PROVIDERS
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, options = PROVIDERS["tensorrt"].chain[0]
+    networks = (("expert_0.onnx", b"a"), ("expert_1.onnx", b"a"), ("expert_0.onnx", b"b"))
+    assert len({options(*network)["trt_engine_cache_prefix"] for network in networks}) == 3
+    assert Path(options("x", b"")["trt_engine_cache_path"]).is_relative_to(tmp_path)
 
 
 def test_unknown_backends_and_thread_counts(tiny: TinyBundle) -> None:

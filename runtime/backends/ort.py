@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +28,13 @@ class Provider:
     Attributes:
         chain: (onnxruntime's name, its options for a model) in order of preference; the first one must run.
         needs: what has to be installed, for the message when it does not run.
-        prepare: called once with the onnxruntime module before the first session.
+        libraries: shared libraries that it loads (Linux); the missing one can then be named.
+        prepare: called with the onnxruntime module before the first session.
     """
 
     chain: tuple[tuple[str, Callable[[str, bytes], dict[str, str]]], ...]
     needs: str
+    libraries: tuple[str, ...] = ()
     prepare: Callable[[Any], None] = lambda ort: None
 
 
@@ -58,16 +63,25 @@ def _preload_cuda(ort: Any) -> None:
         ort.preload_dlls()
 
 
+def _preload_tensorrt(ort: Any) -> None:
+    _preload_cuda(ort)
+    with contextlib.suppress(ImportError):  # its wheel is one way to have the libraries, not the only one
+        importlib.import_module("tensorrt")
+
+
 _CUDA = ("CUDAExecutionProvider", _no_options)
+# What onnxruntime-gpu 1.31 links; the driver first, since nothing else helps without it.
+_CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9")
 _GPU_NEEDS = "an NVIDIA GPU and driver, the extra `hardroute[gpu]` (onnxruntime-gpu), CUDA 13 and cuDNN 9"
 
 PROVIDERS: Final = {
     "cpu": Provider((("CPUExecutionProvider", _no_options),), "the extra `hardroute[cpu]`"),
-    "cuda": Provider((_CUDA,), _GPU_NEEDS, _preload_cuda),
+    "cuda": Provider((_CUDA,), _GPU_NEEDS, _CUDA_LIBRARIES, _preload_cuda),
     "tensorrt": Provider(
         (("TensorrtExecutionProvider", _engine_cache), _CUDA),
         f"{_GPU_NEEDS}, and TensorRT 10 (the extra `hardroute[tensorrt]`)",
-        _preload_cuda,
+        (*_CUDA_LIBRARIES, "libnvinfer.so.10", "libnvonnxparser.so.10"),
+        _preload_tensorrt,
     ),
 }
 
@@ -98,6 +112,9 @@ class OnnxRuntime:
         if self._provider.chain[0][0] not in self._ort.get_available_providers():
             raise self._unavailable("this onnxruntime was built without it")
         self._provider.prepare(self._ort)
+        # onnxruntime would find out as well, but says so in a page of log lines.
+        if missing := [library for library in self._provider.libraries if not _loads(library)]:
+            raise self._unavailable(f"{missing[0]} cannot be loaded")
 
     def load(self, model: bytes, name: str) -> OnnxRuntimeSession:
         """See `Backend.load`."""
@@ -121,9 +138,10 @@ class OnnxRuntime:
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads or 0
-        # Router and experts run one after the other; the threads of the one that is done must not keep the
-        # cores busy waiting while the next one computes.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # By default idle threads spin. Router and experts have threads of their own and run one after the
+        # other: those that wait would take the cores from the one that computes (measured on 2 busy cores: 3 to
+        # 8 times slower).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _FATAL_ONLY  # what goes wrong is raised; stderr stays one line
         return options
 
@@ -151,6 +169,16 @@ class OnnxRuntimeSession:
             return self._session.run(self._outputs, {_INPUT: clips})[0]
         except Exception as error:  # as above
             raise BackendError(f"{self._name}: onnxruntime failed ({_brief(error)})") from None
+
+
+def _loads(library: str) -> bool:
+    if sys.platform != "linux":
+        return True  # it has other names there; onnxruntime finds out by itself
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _brief(error: Exception) -> str:

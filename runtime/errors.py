@@ -1,7 +1,8 @@
 """Errors that a person can mend, and the one place that turns them into an exit code.
 
 Everything a user can get wrong (a broken video, a tampered bundle, an unknown method) is raised as a
-`HardrouteError` whose text is one line: what, where, how to mend it. Anything else is a bug and keeps its traceback.
+`HardrouteError` whose text is one line: what, where, how to mend it. Anything else is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class MethodError(HardrouteError):
 
 
 def main(app: typer.Typer) -> NoReturn:
-    """Run a typer app and exit: 2 with one `error:` line on stderr for a `HardrouteError`, 130 after Ctrl-C."""
+    """Run a typer app and exit: 2 with one `error:` line on stderr for a `HardrouteError`, 130 after
+    Ctrl-C.
+    """
     try:
         app()
     except HardrouteError as error:

@@ -1,4 +1,4 @@
-"""OpenCV's FFmpeg reader, opened in a cage: local file, known containers and codecs, no noise on stderr, bounded waiting."""
+"""OpenCV's FFmpeg reader in a cage: local file, known containers and codecs, silent, bounded waiting."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-# FFmpeg prints its own complaints, which would bury the one line that a person should read. It reads this once, at the
-# first open in the process, hence before the import; a value that the user has set is kept.
+# FFmpeg prints its own complaints, which would bury the one line that a person should read. It reads this
+# once, at the first open in the process, hence before the import; a value that the user has set is kept.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-import cv2  # noqa: E402
+import cv2
 
-from runtime.errors import ClipError  # noqa: E402
+from runtime.errors import ClipError
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# FFmpeg knows hundreds of formats. A playlist or ffconcat text would make it open further files and network addresses,
-# and its rarely used decoders are where most of its memory errors have been found.
+# FFmpeg knows hundreds of formats. A playlist or ffconcat text would make it open further files and network
+# addresses, and its rarely used decoders are where most of its memory errors have been found.
 _CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts"
 _CODECS = (
     "h264,hevc,mpeg4,h263,msmpeg4v1,msmpeg4v2,msmpeg4,mpegvideo,mpeg1video,mpeg2video,mjpeg,vp8,libvpx,vp9,libvpx-vp9,"
     "av1,libdav1d,libaom-av1,ffv1,huffyuv,ffvhuff,prores,dvvideo"
 )
 _CAGE = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}|codec_whitelist;{_CODECS}"
-# FFmpeg applies its codec list only while it probes; OpenCV then opens any decoder. These are the same codecs by the
-# names OpenCV gives them, checked before the first frame is decoded.
+# FFmpeg applies its codec list only while it probes; OpenCV then opens any decoder. These are the same
+# codecs by the names OpenCV gives them, checked before the first frame is decoded.
 _FOURCCS = frozenset(
-    "H264 AVC1 HEVC HEV1 HVC1 FMP4 MP4V XVID DIVX DX50 H263 MP41 MP42 MP43 DIV3 MPG1 MPG2 MJPG VP80 VP90 AV01 FFV1 HFYU "
-    "FFVH APCH APCN APCS APCO AP4H AP4X DVSD DV25 DV50".split()
+    (
+        *("H264", "AVC1", "HEVC", "HEV1", "HVC1", "AV01", "VP80", "VP90"),
+        *("FMP4", "MP4V", "XVID", "DIVX", "DX50", "H263", "MP41", "MP42", "MP43", "DIV3", "MPG1", "MPG2"),
+        *("MJPG", "FFV1", "HFYU", "FFVH", "DVSD", "DV25", "DV50"),
+        *("APCH", "APCN", "APCS", "APCO", "AP4H", "AP4X"),
+    )
 )
 RE_ENCODE = "re-encode it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 _THREADS = 4
 
 
 class _Cage:
-    """Sets the process-wide settings that `cv2.VideoCapture` reads, and puts the user's own back after the last open.
+    """Sets the process-wide settings that `cv2.VideoCapture` reads; puts the user's own back after.
 
     OpenCV takes FFmpeg's options from the environment only. Opens in several threads share one cage.
     """
@@ -77,7 +81,8 @@ _cage = _Cage()
 def open_capture(path: Path, timeout: float) -> Iterator[cv2.VideoCapture]:
     """Open `path` with OpenCV's FFmpeg reader and release it afterwards.
 
-    `timeout` in seconds bounds each single wait for the file. Raises ClipError if there is no readable video track.
+    `timeout` in seconds bounds each single wait for the file. Raises ClipError if there is no readable
+    video track.
     """
     milliseconds = max(1, min(int(timeout * 1000), 2**31 - 1))
     settings = (

@@ -1,10 +1,11 @@
-"""What a file is, from its first bytes, before any codec sees it: only video containers on a short list are opened."""
+"""What a file is, by its first bytes: only video containers on a short list ever reach a decoder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.clips.limits import Limits
@@ -32,8 +33,30 @@ _REFUSED = {
 }
 
 
-def check_file(path: Path, limits: Limits) -> str:
-    """Make sure that `path` is a regular file of a known video container within `max_bytes`; return its SHA-256 in hex.
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that looks like a video.
+
+    sha256: of its bytes, hex. counts_frames: its header has a frame count, not only a length.
+    """
+
+    path: Path
+    sha256: str
+    counts_frames: bool
+    identity: tuple[int, int, int, int]
+
+    def check_unchanged(self) -> None:
+        """Raise ClipError if the file is no longer the one whose digest was taken."""
+        try:
+            same = _identity(self.path.stat()) == self.identity
+        except OSError:
+            same = False
+        if not same:
+            raise ClipError(f"{self.path}: the file changed while it was read; try again when it is complete")
+
+
+def check_file(path: Path, limits: Limits) -> SourceFile:
+    """Recognise a regular file of a known video container within `limits.max_bytes` and take its digest.
 
     Raises ClipError for anything missing, unreadable, empty, too large or not a video container.
     """
@@ -42,16 +65,17 @@ def check_file(path: Path, limits: Limits) -> str:
     except UnicodeEncodeError:
         raise ClipError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it") from None
     try:
-        # O_NONBLOCK: a named pipe called x.mp4 must be recognised, not waited for.
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             info = os.fstat(file.fileno())
+            if stat.S_ISDIR(info.st_mode):
+                raise IsADirectoryError
             if not stat.S_ISREG(info.st_mode):
                 raise ClipError(f"{path}: not a regular file; give the path of a video file")
             if info.st_size == 0:
                 raise ClipError(f"{path}: the file is empty; copy or download it again")
             if info.st_size > limits.max_bytes:
                 raise ClipError(
-                    f"{path}: {info.st_size:,} bytes, more than the limit of {limits.max_bytes:,}; "
+                    f"{path}: {info.st_size:,} bytes, above the limit of {limits.max_bytes:,}; "
                     "cut it into shorter videos or raise max_bytes"
                 )
             head = file.read(HEAD_BYTES)
@@ -59,7 +83,7 @@ def check_file(path: Path, limits: Limits) -> str:
             if refusal:
                 raise ClipError(f"{path}: {refusal}")
             file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise ClipError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -67,12 +91,23 @@ def check_file(path: Path, limits: Limits) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClipError(f"{path}: cannot be read ({reason}); check path and permissions") from None
+    return SourceFile(path, sha256, head[:4] == b"RIFF" or head[4:8] in _MP4_BOXES, _identity(info))
+
+
+def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A named pipe called x.mp4 must be recognised, not waited for.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def refuse_head(head: bytes) -> str | None:
-    """Why a file that begins with `head` is not opened as a video, or None for AVI, MP4/MOV, Matroska/WebM and MPEG.
+    """Why a file that begins with `head` is not opened as a video, or None if it is.
 
-    FFmpeg would guess from the bytes and happily open pictures, playlists and lists of other files.
+    AVI, MP4/MOV, Matroska/WebM and MPEG are. FFmpeg would guess from the bytes, and open pictures, playlists
+    and lists of other files as well.
     """
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return None

@@ -1,4 +1,4 @@
-"""What a network expects of a clip. The contract travels in the bundle's manifest, so serving cannot drift from training."""
+"""What a network expects of a clip; it travels in the bundle, so serving cannot drift from training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class ClipContract(BaseModel):
     """Frames, sampling window, size, resize rule, colour order and type of the clip that a network takes.
 
-    `frames` timestamps lie at the centres of `frames` equal parts of the window; the window is the first `seconds` of
-    the video, or the whole video where `seconds` is None. Normalisation is the network's own and not part of this.
+    `frames` timestamps lie at the centres of `frames` equal parts of the window; the window is the first
+    `seconds` of the video, or the whole video where `seconds` is None. Normalisation is the network's own
+    and not part of this.
 
     >>> ClipContract(frames=12, height=48, width=48).shape
     (3, 12, 48, 48)

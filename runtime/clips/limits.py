@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Limits:
     """Bounds on one video; a video beyond one of them is refused with a `ClipError`.
 
-    A small file can decode to gigabytes, so bytes alone say little: `max_pixels` (height times width of one frame) and
-    `max_frames` bound the decoded size, `max_seconds` the playing time, `max_decode_seconds` the wall clock.
-    Where the contract has a window, frames and playing time count only up to its end.
+    A small file can decode to gigabytes, so bytes alone say little: `max_pixels` (height times width of one
+    frame) and `max_frames` bound the decoded size, `max_seconds` the playing time, `max_decode_seconds` the
+    wall clock. Where the contract has a window, frames and playing time count only up to its end.
     """
 
     max_bytes: int = 256 * 2**20
@@ -19,3 +19,6 @@ class Limits:
     max_frames: int = 36_000
     max_seconds: float = 1_200.0
     max_decode_seconds: float = 60.0
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,7 +1,7 @@
-"""The `motion` set: small clips of textured shapes, rendered from a seed into real video files with a manifest.csv.
+"""The `motion` set: clips of moving textured shapes, rendered from a seed into real video files.
 
-Nothing is downloaded and nothing is left to chance: the same spec gives the same frames, and the clips of a smaller set
-are the first ones of a larger set of the same seed.
+Nothing is downloaded and nothing is left to chance: the same spec gives the same frames, and the clips of a
+smaller set are the first ones of a larger set of the same seed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class MotionSpec:
         for part in filter(None, (p.strip() for p in settings.split(","))):
             key, _, value = (p.strip() for p in part.partition("="))
             if key not in ("seed", *_SPLITS) or key in values:
-                raise DataError(f"{text}: {part!r} is not understood; write motion:seed=0,train=250,val=25,test=40")
+                raise DataError(
+                    f"{text}: {part!r} is not understood; write motion:seed=0,train=250,val=25,test=40"
+                )
             if not (value.isascii() and value.isdigit()):
                 raise DataError(f"{text}: {key} must be a whole number from 0, not {value!r}")
             values[key] = int(value)
@@ -104,13 +106,14 @@ def render(
 ) -> Path:
     """Render a motion set into the new folder `out`: video files and manifest.csv. Returns `out`.
 
-    `progress(done, total)` is called after each clip. The folder appears only when it is complete. Raises DataError.
+    `progress(done, total)` is called after each clip. The folder appears only when it is complete. Raises
+    DataError.
     """
     spec = MotionSpec.parse(spec) if isinstance(spec, str) else spec
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"{out}: already there; choose a new folder or remove it first")
     try:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise DataError(f"{out}: already there; choose a new folder or remove it first")
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
@@ -120,7 +123,9 @@ def render(
         temporary.chmod(0o755)
         _move(temporary, out)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); free some space or choose another") from None
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror}); free some space or choose another"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
@@ -152,15 +157,17 @@ def _render_into(folder: Path, spec: MotionSpec, progress: Callable[[int, int], 
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write RGB frames (T, H, W, 3) uint8 as Motion JPEG in an .avi file. Raises DataError if OpenCV cannot."""
+    """Write RGB frames (T, H, W, 3) uint8 as a Motion JPEG .avi. Raises DataError if OpenCV cannot."""
     height, width = frames.shape[1:3]
-    # Motion JPEG codes each frame by itself. A codec that predicts from the frames before leaves trails behind a
-    # moving shape, and then a single frame would tell the class.
+    # Motion JPEG codes each frame by itself. A codec that predicts from the frames before leaves trails
+    # behind a moving shape, and then a single frame would tell the class.
     codec = cv2.VideoWriter.fourcc(*"MJPG")
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, motion_scene.FPS, (width, height))
     try:
         if not writer.isOpened():
-            raise DataError(f"{path}: OpenCV cannot write Motion JPEG video here; check space and permissions")
+            raise DataError(
+                f"{path}: OpenCV cannot write Motion JPEG video here; check space and permissions"
+            )
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
     finally:

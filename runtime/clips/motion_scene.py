@@ -1,7 +1,8 @@
 """Scenes of the `motion` set: a textured shape whose class is how it moves, frame by frame as arrays.
 
-A single frame cannot tell the class, by construction: position (on a torus), angle and size (on a cyclic scale) are
-uniform at every instant whatever the class, and a class only moves one of them at a steady random rate.
+A single frame cannot tell the class, by construction: position (on a torus), angle and size (on a cyclic
+scale) are uniform at every instant whatever the class, and a class only moves one of them at a steady
+random rate.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ CLASSES: dict[str, tuple[str, int]] = {
 }
 # Share of a full cycle covered in a clip: torus width, turn, size range.
 RATES = {"x": (0.35, 0.8), "y": (0.35, 0.8), "angle": (0.25, 0.6), "size": (0.4, 0.7)}
-# Outer radius in pixels at the ends of the cyclic size scale; the largest still fits on the torus without meeting itself.
+# Outer radius in pixels at the ends of the cyclic size scale; the largest still fits on the torus without
+# meeting itself.
 RADII = (12.0, 27.0)
 
-# Rendered at twice the size and averaged down: smooth edges, and half a pixel is the grid that scenes roll on.
+# Rendered at twice the size and averaged down: smooth edges, and half a pixel is the grid that scenes roll
+# on.
 _OVER = 2
 _CANVAS = SIZE * _OVER
 _TEMPLATE = 96
@@ -37,7 +40,9 @@ _TEMPLATE = 96
 
 @dataclass(frozen=True)
 class Track:
-    """The state in each frame, as shares of a full cycle in [0, 1): x, y, angle, size, each (FRAMES,) float64."""
+    """The state in each frame, as shares of a full cycle in [0, 1): x, y, angle, size, each (FRAMES,)
+    float64.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -49,7 +54,8 @@ def track(label: str, rng: np.random.Generator) -> Track:
     """Draw the states of one clip of class `label`."""
     moving, direction = CLASSES[label]
     states = {}
-    # One draw order for every class: clips of two classes from one generator state differ in their motion alone.
+    # One draw order for every class: clips of two classes from one generator state differ in their motion
+    # alone.
     starts, speed = rng.random(4), rng.random()
     for name, start in zip(("x", "y", "angle", "size"), starts, strict=True):
         low, high = RATES[name]
@@ -140,7 +146,9 @@ def _shape(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def _place(
     alpha: np.ndarray, texture: np.ndarray, angle: float, size: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn and scale the shape about the canvas's corner-wrapped origin: mask and texture (_CANVAS, _CANVAS)."""
+    """Turn and scale the shape about the canvas's corner-wrapped origin: mask and texture (_CANVAS,
+    _CANVAS).
+    """
     radius = RADII[0] * (RADII[1] / RADII[0]) ** size * _OVER
     scale = radius / (_TEMPLATE / 2)
     cos, sin = scale * np.cos(2 * np.pi * angle), scale * np.sin(2 * np.pi * angle)
@@ -159,12 +167,13 @@ _OUTLINES: tuple[tuple[tuple[float, float], ...], ...] = (
     # L
     ((-0.6, -0.9), (-0.1, -0.9), (-0.1, 0.4), (0.7, 0.4), (0.7, 0.9), (-0.6, 0.9)),
     # T
-    ((-0.8, -0.8), (0.8, -0.8), (0.8, -0.3), (0.28, -0.3), (0.28, 0.9), (-0.28, 0.9), (-0.28, -0.3), (-0.8, -0.3)),
+    ((-0.8, -0.8), (0.8, -0.8), (0.8, -0.3), (0.28, -0.3), (0.28, 0.9), (-0.28, 0.9), (-0.28, -0.3),
+     (-0.8, -0.3)),
     # arrow
     ((1, 0), (0.2, 0.7), (0.2, 0.28), (-0.9, 0.28), (-0.9, -0.28), (0.2, -0.28), (0.2, -0.7)),
     # cross with one long arm
-    ((-0.25, -0.6), (0.25, -0.6), (0.25, -0.2), (0.65, -0.2), (0.65, 0.25), (0.25, 0.25), (0.25, 1), (-0.25, 1),
-     (-0.25, 0.25), (-0.65, 0.25), (-0.65, -0.2), (-0.25, -0.2)),
+    ((-0.25, -0.6), (0.25, -0.6), (0.25, -0.2), (0.65, -0.2), (0.65, 0.25), (0.25, 0.25), (0.25, 1),
+     (-0.25, 1), (-0.25, 0.25), (-0.65, 0.25), (-0.65, -0.2), (-0.25, -0.2)),
     # triangle
     ((1, 0), (-0.7, 0.6), (-0.7, -0.6)),
 )  # fmt: skip

@@ -9,9 +9,11 @@ from runtime.clips.contract import ClipContract
 
 
 def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
-    """Resize one frame (h, w, 3) uint8 to (height, width, 3) by the contract's rule; the colour order is kept.
+    """Resize one frame (h, w, 3) uint8 to (height, width, 3) by the contract's rule; the colour order is
+    kept.
 
-    letterbox: whole frame, aspect kept, black bars; short-side-crop: aspect kept, centre crop; stretch: neither.
+    letterbox: whole frame, aspect kept, black bars; short-side-crop: aspect kept, centre crop; stretch:
+    neither.
     """
     height, width = frame.shape[:2]
     if contract.resize == "stretch":
@@ -44,8 +46,8 @@ def to_network(frames: np.ndarray) -> np.ndarray:
 
 
 def _crop_resize(frame: np.ndarray, contract: ClipContract, new_height: int, new_width: int) -> np.ndarray:
-    # Cutting the source before resizing costs less and bounds memory for extreme aspect ratios, where the resized
-    # frame would be millions of pixels wide before the crop.
+    # Cutting the source before resizing costs less and bounds memory for extreme aspect ratios, where the
+    # resized frame would be millions of pixels wide before the crop.
     height, width = frame.shape[:2]
     keep_height = min(height, max(1, round(height * contract.height / new_height)))
     keep_width = min(width, max(1, round(width * contract.width / new_width)))
@@ -58,6 +60,4 @@ def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
         return frame
     # Area averaging when shrinking avoids aliasing; it does not interpolate when enlarging.
     shrinks = height <= frame.shape[0] and width <= frame.shape[1]
-    return cv2.resize(
-        frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -26,11 +26,11 @@ def sample_times(frames: int, window: float) -> np.ndarray:
 def frames_on_display(starts: Sequence[float] | np.ndarray, times: np.ndarray) -> np.ndarray:
     """Index of the frame that a player shows at each of `times`: the last one whose start is not after it.
 
-    `starts` are the frames' timestamps in seconds, increasing, the first being 0. After the last frame's start that
-    frame stays on display, so a video shorter than its window holds its last frame.
+    `starts` are the frames' timestamps in seconds, increasing, the first being 0. After the last frame's
+    start that frame stays on display, so a video shorter than its window holds its last frame.
     """
-    # Containers keep time in whole ticks (Matroska: milliseconds); the epsilon keeps a centre that meets a frame's start
-    # exactly from falling on either side by rounding.
+    # Containers keep time in whole ticks (Matroska: milliseconds); the epsilon keeps a centre that meets a
+    # frame's start exactly from falling on either side by rounding.
     return np.clip(np.searchsorted(starts, times + _EPSILON, side="right") - 1, 0, len(starts) - 1)
 
 
@@ -46,8 +46,8 @@ def usable_fps(stated: float, stamps: Sequence[float] = ()) -> float:
 def clean_stamps(stamps: Sequence[float], fps: float) -> np.ndarray:
     """Timestamps that start at 0 and increase, in seconds.
 
-    Single frames without a usable stamp follow the one before by 1/fps; where more are unusable, the container's clock
-    is given up and frame i starts at i/fps.
+    Single frames without a usable stamp follow the one before by 1/fps; where more are unusable, the
+    container's clock is given up and frame i starts at i/fps.
     """
     raw = np.asarray(stamps, dtype=np.float64)
     mended = np.empty(len(raw))

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.clips.contract import ClipContract
 from runtime.clips.decode import decode
-from runtime.clips.limits import Limits
+from runtime.clips.limits import DEFAULT_LIMITS, Limits
 from runtime.errors import ClipError, DataError
 
 MANIFEST = "manifest.csv"
@@ -21,7 +21,9 @@ MAX_ROWS = 2_000_000
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One labelled video. `file` is the path as the manifest has it; `group` is what must not straddle splits."""
+    """One labelled video. `file` is the path as the manifest has it; `group` is what must not straddle
+    splits.
+    """
 
     path: Path
     file: str
@@ -50,7 +52,8 @@ class ClipSet:
         return ClipSet(self.name, self.classes, rows)
 
     def take(self, n: int, seed: int = 0) -> ClipSet:
-        """A subset of `n` clips (all, if there are fewer), as balanced over classes as they allow, in manifest order.
+        """A subset of `n` clips (all, if there are fewer), as balanced over classes as they allow, in
+        manifest order.
 
         The same seed gives the same clips, and a smaller `n` a subset of a larger one's.
         """
@@ -58,7 +61,9 @@ class ClipSet:
             raise DataError(f"{self.name}: cannot take {n} clips; ask for at least 1")
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.rows))
-        class_order = {self.classes[i]: int(rank) for rank, i in enumerate(rng.permutation(len(self.classes)))}
+        class_order = {
+            self.classes[i]: int(rank) for rank, i in enumerate(rng.permutation(len(self.classes)))
+        }
         turns: dict[str, int] = {}
         ranked = []
         for i in order.tolist():
@@ -71,7 +76,9 @@ class ClipSet:
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """A decoded set: frames (N, T, H, W, 3) uint8 RGB, labels (N,) int64 into `classes`, files and their SHA-256."""
+    """A decoded set: frames (N, T, H, W, 3) uint8 RGB, labels (N,) int64 into `classes`, files and their
+    SHA-256.
+    """
 
     frames: np.ndarray
     labels: np.ndarray
@@ -80,16 +87,18 @@ class ClipArrays:
     classes: tuple[str, ...]
 
 
-def open_set(spec: str | Path) -> ClipSet:
-    """Open a folder with a manifest.csv, or the procedural set: "motion", "motion:seed=0,train=250,val=25,test=40".
+def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = None) -> ClipSet:
+    """Open a folder with a manifest.csv, or the procedural set: "motion",
+    "motion:seed=0,train=250,val=25,test=40".
 
-    The counts are clips per class; the motion set is rendered into a cache folder on first use. Raises DataError.
+    The counts are clips per class; the motion set is rendered into a cache folder on first use. Raises
+    DataError.
     """
     text = str(spec)
     if text == "motion" or text.startswith("motion:"):
         from runtime.clips import motion
 
-        return read_manifest(motion.cached(text), name=text)
+        return read_manifest(motion.cached(text, progress), name=text)
     return read_manifest(Path(text))
 
 
@@ -113,10 +122,12 @@ def read_manifest(folder: Path, name: str | None = None) -> ClipSet:
 def load_clips(
     clip_set: ClipSet,
     contract: ClipContract,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ClipArrays:
-    """Decode every clip of a set. `progress(done, total)` is called after each. Raises DataError on a broken clip."""
+    """Decode every clip of a set. `progress(done, total)` is called after each. Raises DataError on a
+    broken clip.
+    """
     total = len(clip_set)
     if not total:
         raise DataError(f"{clip_set.name}: no clips; choose another split")
@@ -139,7 +150,9 @@ def load_clips(
 def _rows(root: Path, name: str, reader: csv.DictReader[str]) -> tuple[ClipRow, ...]:
     missing = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(f"{name}: {MANIFEST} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
+        raise DataError(
+            f"{name}: {MANIFEST} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
+        )
     rows: list[ClipRow] = []
     seen: set[str] = set()
     for cells in reader:
@@ -167,7 +180,9 @@ def _inside(root: Path, file: str, where: str) -> Path:
     pure = PurePosixPath(file)
     windows = PureWindowsPath(file)
     if pure.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in file:
-        raise DataError(f"{where}: {file!r} is not a plain path inside the set; write it relative, without ..")
+        raise DataError(
+            f"{where}: {file!r} is not a plain path inside the set; write it relative, without .."
+        )
     path = root / pure
     try:
         inside = path.resolve().is_relative_to(root)

@@ -1,7 +1,5 @@
 """The page: classify a clip and see which expert answered, then perturb the clip and see what changes.
 
-    python app.py [--bundle BUNDLE] [--samples SET] [--port N]
-
 Bound to this machine by default, with limits on what may be uploaded and no calls to the outside.
 """
 
@@ -37,14 +35,8 @@ from runtime.routelog import RouteRecord
 
 UPLOADS = Limits(max_bytes=32 * 2**20, max_seconds=300.0, max_decode_seconds=20.0)
 AS_CLASSIFIED, WHEN = "as classified", ("before", "after")
-NOTE = (
-    "Gradients come from the PyTorch twin; then the deployed engine judges the clip, rounded to 8 bits. "
-    "One clip says little: `python -m audit` measures a whole set."
-)
-CSS = """
-.gradio-container {max-width: 1180px !important; margin: 0 auto !important}
-img.clip {width: 100%; max-width: 288px; margin: 0 auto; image-rendering: pixelated; border-radius: 6px}
-"""
+NOTE = "Gradients come from the PyTorch twin; then the deployed engine judges the clip, rounded to 8 bits."
+CSS = "img.clip {width: 100%; max-width: 288px; margin: auto; image-rendering: pixelated; border-radius: 6px}"
 
 
 class Studio:
@@ -56,8 +48,10 @@ class Studio:
         rows = open_set(samples).rows
         self.samples = [(str(row.path), row.label) for row in rows if row.label in self.engine.classes]
 
-    def classify(self, video: str | None) -> tuple[str, dict[str, float], dict[str, float], dict[str, Any]]:
+    def classify(self, video: str | None) -> tuple[Any, ...]:
         """Returns what the network sees (HTML), class probabilities, router weights, routing-log record."""
+        if video is None:  # the visitor took the clip away
+            return "", None, None, None
         frames = self._decode(video).frames
         # From the file once more, so that the log line tells what decoding costs.
         prediction = self.engine.predict(str(video), limits=UPLOADS)
@@ -73,8 +67,8 @@ class Studio:
         before = self.engine.predict_batch(frames)[0]
         target = before.index if label == AS_CLASSIFIED else self.engine.classes.index(label)
         x = torch.from_numpy(to_network(frames))
-        attack = find_attack(name)
-        x_adv = attack(self.twin, x, torch.tensor([target]), eps=eps / 255, steps=int(steps), seed=0)
+        y = torch.tensor([target])
+        x_adv = find_attack(name)(self.twin, x, y, eps=eps / 255, steps=int(steps), seed=0)
         attacked = nearest_inside(x, x_adv, eps / 255)
         after = self.engine.predict_batch(attacked)[0]
         change = (attacked[0].astype(np.float32) - frames[0]) / max(eps, 1)  # in [-1, 1]
@@ -87,7 +81,7 @@ class Studio:
         )
 
     def _decode(self, video: str | None) -> DecodedClip:
-        if not video:
+        if video is None:
             raise HardrouteError("no clip yet: upload a video or take a sample")
         return decode(video, self.engine.contract, UPLOADS)
 
@@ -100,33 +94,30 @@ def experts(prediction: Prediction) -> dict[str, float]:
 
 
 def verdict(before: Prediction, after: Prediction, truth: str) -> str:
-    held = {
-        (True, True): "The label held",
-        (True, False): "The label fell",
-        (False, True): "The label is right only after the attack",
-        (False, False): "The label was wrong already",
-    }[before.label == truth, after.label == truth]
+    # "Fell" would flatter the attack where the clip was wrong from the start.
+    held = "was wrong already" if before.label != truth else "held" if after.label == truth else "fell"
     a, b = before.route, after.route
     labels = f"**Label** {before.label} → {after.label} (attacked as *{truth}*)"
     routes = f"**Route** expert {a.expert} → expert {b.expert}, margin {a.margin:.2f} → {b.margin:.2f}"
-    return f"### {held}\n{labels} · {routes}"
+    return f"### The label {held}\n{labels} · {routes}"
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 6, scale: int = 3) -> np.ndarray:
     """Lays frames (T, H, W, 3) uint8 out in rows, enlarged without smoothing so that single pixels show."""
-    blank = np.full((-len(frames) % columns, *frames.shape[1:]), 255, np.uint8)
-    rows = np.concatenate([frames, blank]).reshape(-1, columns, *frames.shape[1:])
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    return cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    gap, more = (0, 1), -len(frames) % columns
+    tiles = np.pad(frames, ((0, more), gap, gap, (0, 0)), constant_values=255)
+    tiles[len(frames) :] = 255
+    rows = [np.concatenate(list(row), axis=1) for row in tiles.reshape(-1, columns, *tiles.shape[1:])]
+    return cv2.resize(np.concatenate(rows), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
 
 
 def animation(frames: np.ndarray, milliseconds: int = 120) -> str:
-    """Returns HTML that plays frames (T, H, W, 3) uint8: browsers know few of the codecs a video may have."""
+    """Returns HTML that plays frames (T, H, W, 3) uint8: browsers know few of the codecs that videos have."""
     first, *rest = [Image.fromarray(frame) for frame in frames]
     file = io.BytesIO()
     first.save(file, "WEBP", save_all=True, append_images=rest, duration=milliseconds, loop=0, lossless=True)
-    source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return f'<img class="clip" alt="the clip as the network sees it" src="{source}">'
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<img class="clip" alt="the clip as the network sees it" src="data:image/webp;base64,{data}">'
 
 
 def said_plainly(action: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,30 +155,28 @@ def page(studio: Studio) -> gr.Blocks:
                 with gr.Tab("Attack"):
                     with gr.Row():
                         name = gr.Dropdown(list(SUITES["standard"]), value="pgd", label="Attack")
-                        eps = gr.Slider(0, 16, value=8, step=1, label="Largest change per value (of 255)")
+                        eps = gr.Slider(0, 16, value=8, step=1, label="eps (of 255)")
                         steps = gr.Slider(1, 50, value=10, step=1, label="Steps")
                     go = gr.Button("Attack this clip", variant="primary")
                     said = gr.Markdown(NOTE)
-                    # PNG: a lossy picture would change the very pixels that are to be compared.
-                    pictures = [
-                        gr.Image(label=title, format="png", buttons=["fullscreen"], interactive=False)
-                        for title in ("Before", "After", "Difference (grey: unchanged; black, white: eps)")
-                    ]
                     with gr.Row():
                         classes = [gr.Label(label=f"Class {when}", num_top_classes=4) for when in WHEN]
                     with gr.Row():
-                        routers = [gr.Label(label=f"Router {when}") for when in WHEN]
+                        routers = [gr.Label(label=f"Router {when}", num_top_classes=4) for when in WHEN]
+                    pictures = [picture("Before"), picture("After"), picture("Difference (grey: none)")]
         # One lane for all visitors: they would only share the same cores.
-        lane: dict[str, Any] = {
-            "concurrency_id": "model",
-            "concurrency_limit": 1,
-            "api_visibility": "private",
-        }
+        lane: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
         video.upload(lambda: AS_CLASSIFIED, None, truth, api_visibility="private")
         video.change(said_plainly(studio.classify), video, [seen, label, router, record], **lane)
-        outputs = [said, *pictures, *classes, *routers]
-        go.click(said_plainly(studio.attack), [video, truth, name, eps, steps], outputs, **lane)
+        shown = [said, *pictures, *classes, *routers]
+        go.click(said_plainly(studio.attack), [video, truth, name, eps, steps], shown, **lane)
     return blocks.queue(max_size=16, api_open=False)
+
+
+def picture(title: str) -> gr.Image:
+    gr.Markdown(title)  # a label of its own would lie on the first frame
+    # PNG: a lossy picture would change the very pixels that are to be compared.
+    return gr.Image(label=title, show_label=False, format="png", buttons=["fullscreen"], interactive=False)
 
 
 def launch(studio: Studio, host: str, port: int, **options: Any) -> Any:
@@ -213,9 +202,7 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @cli.command()
 def serve(
     bundle: Annotated[Path, typer.Option(help="folder of the bundle to show")] = Path("models/zoo/motion"),
-    samples: Annotated[
-        str, typer.Option(help="labelled set to offer clips of")
-    ] = "motion:train=0,val=0,test=1",
+    samples: Annotated[str, typer.Option(help="labelled set to offer")] = "motion:train=0,val=0,test=1",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 7860,
 ) -> None:

@@ -57,8 +57,10 @@ def test_an_attack_stays_within_eps_and_changes_what_is_shown(
     said, before, after, difference, *labels = studio.attack(clip, app.AS_CLASSIFIED, name, eps, 3)
     change = after.astype(int) - before.astype(int)
     assert np.abs(change).max() == eps
-    # Grey where nothing changed, darker or lighter where it did.
-    assert np.array_equal(np.sign(change), np.sign(difference.astype(int) - 127))
+    # Grey where nothing changed, darker or lighter where it did; between the frames all three are white.
+    inside = before.shape[0] // 2 - 3
+    shown = np.sign(difference.astype(int) - 127)
+    assert np.array_equal(np.sign(change)[:inside, :inside], shown[:inside, :inside])
     assert re.search(r"\*\*Label\*\* .+ → .+\*\*Route\*\* expert \d → expert \d", said)
     for shares in labels:
         assert sum(shares.values()) == pytest.approx(1)
@@ -70,7 +72,7 @@ def test_no_budget_no_change(studio: app.Studio, clip: str) -> None:
     )
     assert "held" in said
     assert np.array_equal(before, after)
-    assert (difference == 127).all()
+    assert set(np.unique(difference)) == {127, 255}
     assert (class_before, router_before) == (class_after, router_after)
 
 
@@ -83,12 +85,18 @@ def test_the_true_label_decides_what_is_attacked(studio: app.Studio, clip: str) 
 def test_mistakes_become_one_line(studio: app.Studio, clip: str, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("not a video")
-    for video in (None, str(text), str(tmp_path / "missing.mp4"), "http://127.0.0.1:9/x.mp4"):
+    for video in (str(text), str(tmp_path / "missing.mp4"), "http://127.0.0.1:9/x.mp4"):
         with pytest.raises(gr.Error) as caught:
             app.said_plainly(studio.classify)(video)
         assert len(caught.value.message.splitlines()) == 1
+    with pytest.raises(HardrouteError, match="no clip yet"):
+        studio.attack(None, app.AS_CLASSIFIED, "pgd", 8, 1)
     with pytest.raises(MethodError):
         studio.attack(clip, app.AS_CLASSIFIED, "no-such-attack", 8, 1)
+
+
+def test_without_a_clip_the_page_is_empty(studio: app.Studio) -> None:
+    assert not any(studio.classify(None))
 
 
 def test_bugs_are_not_dressed_up_as_mistakes() -> None:
@@ -102,8 +110,10 @@ def test_bugs_are_not_dressed_up_as_mistakes() -> None:
 def test_contact_sheet_keeps_every_frame_in_order() -> None:
     frames = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 4, 3), np.uint8)
     sheet = app.contact_sheet(frames, columns=3, scale=1)
-    assert sheet.shape == (6, 12, 3)
-    assert sheet[::2, ::4, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 255, 255]]
+    assert sheet.shape == (9, 15, 3)  # three rows and columns of a frame and one white pixel
+    assert sheet[::3, ::5, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 255, 255]]
+    assert (sheet[2::3] == 255).all()
+    assert (sheet[:, 4::5] == 255).all()
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,10 @@ def test_an_attack_shows_before_and_after(page: Page, studio: app.Studio) -> Non
     page.get_by_role("tab", name="Attack").click()
     page.get_by_role("button", name="Attack this clip").click()
     expect(page.get_by_text("attacked as")).to_be_visible(timeout=PATIENCE)
-    for title in ("Before", "After", "Difference"):
-        picture = page.locator(f".block:has(label:has-text('{title}')) img[src*='/file=']")
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 6 * 48 * 3
+    pictures = page.get_by_role("tabpanel").locator("img[src*='/file=']")
+    expect(pictures).to_have_count(3)
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 6 * 49 * 3
     for title in ("Class before", "Class after", "Router before", "Router after"):
         expect(block(page, title)).to_contain_text("%")
     keep(page, "app-attack")

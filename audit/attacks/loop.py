@@ -81,9 +81,15 @@ def ascend(
     for _ in range(steps):
         x_adv.requires_grad_(True)
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(judge(x_adv).sum(), x_adv)
+            value = judge(x_adv).sum()
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, x_adv, materialize_grads=True)
+        else:
+            # A model that cuts its gradient is for the audit to refuse, not for an attack to stumble over.
+            gradient = torch.zeros_like(x_adv)
         with torch.no_grad():
-            gradient = gradient.nan_to_num_(0, 0, 0)
+            # The gradient of a sum is one number seen everywhere, which cannot be written in place.
+            gradient = gradient.contiguous().nan_to_num_(0, 0, 0)
             x_adv = project(x_adv + rule(gradient, eps) * gradient.sign_(), x, eps)
     if worst is None:
         return x_adv

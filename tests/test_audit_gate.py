@@ -1,0 +1,158 @@
+"""Every check of the gate refuses alone, and the deployed runtime has a say in the accuracies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit import evaluate
+from audit.agreement import Agreement, replay, worst_case
+from audit.evaluation import Evaluation
+from audit.gate import decide
+from audit.policy import Policy
+from audit.sanity import Sanity, inspect
+from audit.statistics import Proportion
+from tests.audit_models import answers, eight_bit_clips, mixture
+
+EPS = 1 / 255
+
+
+@dataclass(frozen=True)
+class Found:
+    evaluation: Evaluation
+    agreement: Agreement
+    sanity: Sanity
+    policy: Policy
+
+    def failed(self) -> list[str]:
+        verdict = decide(self.evaluation, self.agreement, self.sanity, self.policy)
+        names = [check.name for check in verdict.checks if not check.passed]
+        assert verdict.passed is (not names)
+        return names
+
+
+def with_bounds(policy: Policy, **bounds: float) -> Policy:
+    return policy.model_copy(update={"thresholds": policy.thresholds.model_copy(update=bounds)})
+
+
+@pytest.fixture(scope="module")
+def sound() -> Found:
+    """A mixture that passes with no room to spare: the bounds are what was measured."""
+    model, x = mixture(experts=3, classes=3), eight_bit_clips(60)
+    y = answers(model, x)
+    evaluation = evaluate(model, x, y, eps=(EPS,), suite=["fgsm", "pgd-margin"], steps=4)
+    same = np.ones(60, bool)
+    right = evaluation.adversarial_label[EPS] == evaluation.labels
+    agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right})
+    policy = Policy.load("standard")
+    policy = policy.model_copy(
+        update={"attacks": policy.attacks.model_copy(update={"eps": (1,), "gate_eps": 1})}
+    )
+    robust = Proportion.of(worst_case(evaluation, agreement, EPS))
+    assert 0.1 < robust.share < 0.95
+    policy = with_bounds(policy, clean_accuracy=Proportion(60, 60).low, robust_accuracy=robust.low)
+    return Found(evaluation, agreement, inspect(model, x, y, steps=4), policy)
+
+
+def test_a_sound_model_passes_at_its_own_bounds(sound: Found) -> None:
+    assert sound.failed() == []
+
+
+BOUNDS: list[tuple[str, dict[str, float]]] = [
+    ("clean accuracy", {"clean_accuracy": 0.97}),
+    ("robust accuracy", {"robust_accuracy": 0.97}),
+    ("router load", {"min_load_entropy": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "bounds"), BOUNDS)
+def test_each_bound_refuses_alone(sound: Found, name: str, bounds: dict[str, float]) -> None:
+    assert replace(sound, policy=with_bounds(sound.policy, **bounds)).failed() == [name]
+
+
+SIGNS: list[tuple[str, dict[str, Any]]] = [
+    ("usable gradients", {"dead_gradients": Proportion(4, 60)}),
+    ("attacks bite", {"far": Proportion(50, 60)}),
+    ("repeatable", {"repeat_difference": 1e-3}),
+    ("repeatable", {"repeat_difference": float("nan")}),
+    ("clips independent", {"batch_difference": 1e-2}),
+    ("ready to serve", {"training": ("router.norm",)}),
+]
+
+
+@pytest.mark.parametrize(("name", "signs"), SIGNS)
+def test_each_sign_refuses_alone(sound: Found, name: str, signs: dict[str, Any]) -> None:
+    assert replace(sound, sanity=replace(sound.sanity, **signs)).failed() == [name]
+
+
+def test_accuracies_count_with_the_lower_end_of_the_interval(sound: Found) -> None:
+    policy = with_bounds(sound.policy, clean_accuracy=0.95)  # 60 of 60, yet the lower end is 94 %
+    assert Proportion.of(sound.evaluation.clean).share == 1
+    assert replace(sound, policy=policy).failed() == ["clean accuracy"]
+
+
+def test_a_collapsed_router_is_refused(sound: Found) -> None:
+    collapsed = replace(sound.evaluation, clean_route=np.zeros(60, int))
+    assert replace(sound, evaluation=collapsed).failed() == ["router load"]
+
+
+@pytest.mark.parametrize("where", ["clean", "replayed"])
+def test_a_runtime_that_answers_otherwise_is_refused(sound: Found, where: str) -> None:
+    differs = np.arange(60) >= 2
+    change: dict[str, Any] = {where: differs if where == "clean" else {EPS: differs}}
+    assert replace(sound, agreement=replace(sound.agreement, **change)).failed() == ["deployed = audited"]
+
+
+def test_what_the_runtime_gets_wrong_is_wrong(sound: Found) -> None:
+    wrong = np.zeros(60, bool)
+    on_replay = replace(sound, agreement=replace(sound.agreement, replayed_right={EPS: wrong}))
+    assert on_replay.failed() == ["robust accuracy"]
+    unattacked = replace(sound, agreement=replace(sound.agreement, clean_right=wrong))
+    assert unattacked.failed() == ["clean accuracy", "robust accuracy"]
+
+
+def test_sentences_name_counts_and_bounds(sound: Found) -> None:
+    checks = decide(sound.evaluation, sound.agreement, sound.sanity, sound.policy).checks
+    robust = next(check for check in checks if check.name == "robust accuracy")
+    assert "2 attacks at eps 1/255" in robust.sentence and "of 60 clips" in robust.sentence
+
+
+def test_replay_compares_classes_and_experts_of_the_same_frames() -> None:
+    """An engine that is the twin agrees on all; one with two experts swapped agrees on neither's clips."""
+    import torch
+
+    from models import VideoMoE
+    from runtime.clips import to_network
+
+    @dataclass
+    class Route:
+        expert: int
+
+    @dataclass
+    class Answer:
+        index: int
+        route: Route
+
+    class TorchEngine:
+        def __init__(self, model: VideoMoE) -> None:
+            self.model = model
+
+        def predict_batch(self, frames: np.ndarray) -> list[Answer]:
+            with torch.no_grad():
+                outputs = self.model.outputs(torch.from_numpy(to_network(frames)))
+                labels = outputs.deployed.argmax(1).tolist()
+                return [Answer(i, Route(j)) for i, j in zip(labels, outputs.route.tolist(), strict=True)]
+
+    model, x = mixture(experts=2, classes=3), eight_bit_clips(30)
+    frames = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy()
+    evaluation = evaluate(model, x, answers(model, x), eps=(0.0, EPS), suite=["fgsm"])
+    same = replay(TorchEngine(model), frames, evaluation, batch_size=7)  # type: ignore[arg-type]
+    assert same.lowest().share == 1 and same.clean_right.all()
+    assert (same.replayed_right[EPS] == (evaluation.adversarial_label[EPS] == evaluation.labels)).all()
+    swapped = VideoMoE(model.router, [model.experts[1], model.experts[0]])
+    other = replay(TorchEngine(swapped), frames, evaluation, batch_size=7)  # type: ignore[arg-type]
+    assert other.lowest().share < 0.9
+    assert not (worst_case(evaluation, other, EPS) & ~other.clean_right).any()

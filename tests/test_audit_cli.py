@@ -1,0 +1,236 @@
+"""`python -m audit` from end to end: exit codes, reports, and nothing written on bad input."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit.__main__ import app
+from audit.policy import Policy
+from runtime.bundle import Bundle
+from runtime.errors import main
+from tests import bundles
+from tests.audit_bundles import bundle_with_twin, labelled_set, lax_policy, reseal
+from tests.test_audit_page import visible_text
+
+
+class Audited:
+    """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
+        self.policy = lax_policy(folder / "policy.toml")
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.model = bundle_with_twin(self.bundle, monkeypatch)
+        labelled_set(self.data, self.model)
+
+    def run(self, *more: str) -> int:
+        arguments = [
+            str(self.bundle),
+            "--data",
+            str(self.data),
+            "--policy",
+            str(self.policy),
+            "--out",
+            str(self.out),
+        ]
+        self._monkeypatch.setattr(sys, "argv", ["audit", *arguments, *more])
+        with pytest.raises(SystemExit) as exit_:
+            main(app)
+        printed = self._capsys.readouterr()
+        self.stdout, self.stderr = printed.out, printed.err
+        return exit_.value.code if isinstance(exit_.value.code, int) else 0
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.out / "report.json").read_text())
+
+
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Audited:
+    return Audited(tmp_path, monkeypatch, capsys)
+
+
+def test_a_policy_that_is_met_passes_and_reports_its_conditions(audited: Audited) -> None:
+    assert audited.run() == 0, audited.stderr
+    assert "PASSED" in audited.stdout and str(audited.out / "report.html") in audited.stdout.replace("\n", "")
+    report = audited.report()
+    assert report["schema_version"] == 1 and report["verdict"]["passed"]
+    assert report["bundle"]["digest"] == bundles.digest_of(audited.bundle)
+    assert report["policy"]["digest"] == Policy.load(audited.policy).digest
+    assert report["data"] == {"name": str(audited.data), "split": "test", "clips": 24, "limit": None}
+    assert [attack["name"] for attack in report["attacks"]] == ["fgsm", "pgd", "j-tlga"]
+    assert [attack["steps"] for attack in report["attacks"]] == [1, 3, 3]
+    assert [point["eps_255"] for point in report["eps"]] == [1, 2]
+    assert report["clean"]["both"]["successes"] == 24 and report["agreement"]["lowest"]["share"] == 1
+    assert sorted(entry.name for entry in audited.out.iterdir()) == ["report.html", "report.json"]
+
+
+def test_every_figure_of_the_report_follows_from_its_clips(audited: Audited) -> None:
+    audited.run()
+    report = audited.report()
+    for point in report["eps"]:
+        eps = f"{point['eps_255']:g}"
+        assert sum(clip["holds"][eps] for clip in report["clips"]) == point["worst_case"]["successes"]
+        for name, found in point["per_attack"].items():
+            fell = sum(name in clip["felled_by"].get(eps, []) for clip in report["clips"])
+            assert (
+                24 - fell == found["accuracy"]["successes"]
+                and found["tested"] == found["accuracy"]["n"] == 24
+            )
+    assert 0 < report["eps"][-1]["worst_case"]["successes"] < 24
+    assert np.isclose(sum(report["router"]["clean"]["load"]), 1)
+
+
+def test_a_policy_that_is_not_met_refuses_with_the_reason(audited: Audited) -> None:
+    lax_policy(audited.policy, robust_accuracy=0.99)
+    assert audited.run() == 1
+    assert "REFUSED" in audited.stdout and "robust accuracy" in audited.stdout
+    assert [check["name"] for check in audited.report()["verdict"]["checks"] if not check["passed"]] == [
+        "robust accuracy"
+    ]
+
+
+def test_weak_files_beside_a_strong_twin_are_refused(audited: Audited, tmp_path: Path) -> None:
+    """All digests match and the probes are answered as stored; only replay can tell."""
+    other = bundles.make_bundle(tmp_path / "other", seed=9)
+    for name in ("expert_0.onnx", "expert_1.onnx", "expert_2.onnx", "probes.npz", "router.onnx"):
+        (audited.bundle / name).write_bytes((other.root / name).read_bytes())
+    reseal(audited.bundle)
+    lax_policy(audited.policy, min_agreement=0.9)
+    assert audited.run() == 1
+    failed = [check["name"] for check in audited.report()["verdict"]["checks"] if not check["passed"]]
+    assert failed == ["deployed = audited"]
+    clean = audited.report()["clean"]
+    assert clean["both"]["successes"] <= clean["deployed"]["successes"] < clean["audited"]["successes"] == 24
+
+
+def test_classes_are_matched_by_name(audited: Audited) -> None:
+    """The bundle's order of classes is not the set's sorted one."""
+    assert list(bundles.CLASSES) == sorted(bundles.CLASSES)
+    turned = ["up", "left", "right"]
+    reseal(audited.bundle, classes=turned)
+    manifest = audited.data / "manifest.csv"
+    new = dict(zip(bundles.CLASSES, turned, strict=True))
+    manifest.write_text(re.sub("left|right|up", lambda old: new[old[0]], manifest.read_text()))
+    assert audited.run() == 0, audited.stderr
+    assert audited.report()["clean"]["both"]["successes"] == 24
+
+
+def test_limit_audits_fewer_clips_and_says_so(audited: Audited) -> None:
+    assert audited.run("--limit", "5") == 0, audited.stderr
+    assert audited.report()["data"]["clips"] == audited.report()["data"]["limit"] == 5
+    assert "limited to 5" in visible_text(audited.out / "report.html")
+
+
+def test_the_same_audit_twice_finds_the_same(audited: Audited) -> None:
+    audited.run()
+    first = audited.report()
+    audited.run()
+    second = audited.report()
+    for report in (first, second):
+        del report["created"], report["seconds"]
+    assert first == second
+
+
+def no_twin(audited: Audited) -> None:
+    reseal(audited.bundle, twin=None)
+
+
+def changed_byte(audited: Audited) -> None:
+    path = audited.bundle / "expert_1.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+
+
+def foreign_class(audited: Audited) -> None:
+    bundles.write_video(audited.data / "more.mp4")
+    manifest = audited.data / "manifest.csv"
+    manifest.write_text(manifest.read_text() + "more.mp4,diagonal,train,more\n")
+
+
+def missing_class(audited: Audited) -> None:
+    manifest = audited.data / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",up,", ",left,"))
+
+
+def no_test_split(audited: Audited) -> None:
+    manifest = audited.data / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",test,", ",val,"))
+
+
+def broken_video(audited: Audited) -> None:
+    (audited.data / "3.mp4").write_text("not a video")
+
+
+def no_bundle(audited: Audited) -> None:
+    audited.bundle = audited.bundle / "none"
+
+
+def no_set(audited: Audited) -> None:
+    audited.data = audited.data / "none"
+
+
+def bad_policy(audited: Audited) -> None:
+    audited.policy.write_text("schema_version = 1")
+
+
+def out_is_a_file(audited: Audited) -> None:
+    audited.out = audited.policy
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (no_twin, "no PyTorch twin"),
+        (changed_byte, "expert_1.onnx was changed"),
+        (foreign_class, "only in the set: diagonal"),
+        (missing_class, "only in the bundle: up"),
+        (no_test_split, "'test'.*train, val"),
+        (broken_video, "3.mp4"),
+        (no_bundle, "no such bundle"),
+        (no_set, "no such folder"),
+        (bad_policy, "policy.toml: name: missing"),
+        (out_is_a_file, "choose another --out"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    audited: Audited, spoil: Any, complaint: str
+) -> None:
+    spoil(audited)
+    before = sorted(audited.policy.parent.rglob("*"))
+    assert audited.run() == 2
+    lines = audited.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ") and re.search(complaint, lines[-1]), audited.stderr
+    assert sum(line.startswith("error") for line in lines) == 1 and "Traceback" not in audited.stderr
+    assert sorted(audited.policy.parent.rglob("*")) == before
+
+
+def test_the_module_runs_and_importing_audit_is_light() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "audit", "none", "--data", "none"], capture_output=True, text=True
+    )
+    assert run.returncode == 2 and run.stderr.strip() == "error: none: no such bundle folder"
+    light = "import sys, audit, audit.policy; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", light], check=True)
+
+
+def test_names_from_a_manifest_are_text_on_the_page(audited: Audited) -> None:
+    evil = "<script>alert(1)</script>"
+    reseal(audited.bundle, name=evil, classes=[evil, "b & b", "<img src=x>"])
+    manifest = (audited.data / "manifest.csv").read_text()
+    for old, new in zip(bundles.CLASSES, [evil, "b & b", "<img src=x>"], strict=True):
+        manifest = manifest.replace(f",{old},", f",{new},")
+    (audited.data / "manifest.csv").write_text(manifest)
+    assert audited.run() == 0, audited.stderr
+    page = (audited.out / "report.html").read_text()
+    assert evil not in page and "<img src=x>" not in page and html.escape(evil) in page
+    assert Bundle.open(audited.bundle).manifest.name == evil

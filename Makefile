@@ -25,7 +25,7 @@ $(OUT)/clips/manifest.csv: | $(INSTALLED)
 
 demo: $(OUT)/clips/manifest.csv ## render clips, classify some, audit the shipped bundle
 	@echo; echo '== Classify one clip of each class, with a routing-log line each'
-	$(BIN)/python -m runtime predict $(BUNDLE) $$(ls $(OUT)/clips/*/*_0000.mp4 $(OUT)/clips/*_0000.mp4 2>/dev/null) --log $(OUT)/routes.jsonl
+	$(BIN)/python -m runtime predict $(BUNDLE) $(OUT)/clips/test/*-00000.avi --log $(OUT)/routes.jsonl
 	@echo; echo '== Audit: may this bundle be served?'
 	@status=0; $(BIN)/python -m audit $(BUNDLE) --data $(OUT)/clips --policy quick --out $(OUT)/audit || status=$$?; \
 	case $$status in \

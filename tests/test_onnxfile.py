@@ -50,6 +50,12 @@ def external_in_constant() -> onnx.ModelProto:
     return model(constant, helper.make_node("MatMul", ["x", "w"], ["y"]))
 
 
+def external_by_entries_alone() -> onnx.ModelProto:
+    proto = external()
+    proto.graph.initializer[0].ClearField("data_location")
+    return proto
+
+
 def external_in_branch() -> onnx.ModelProto:
     out = helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 4])
     branch = helper.make_graph([], "branch", [], [out], [elsewhere(weights())])
@@ -73,7 +79,9 @@ def test_plain_models_pass() -> None:
     check_onnx(plain().SerializeToString(), "plain")
 
 
-@pytest.mark.parametrize("build", [external, external_in_constant, external_in_branch])
+@pytest.mark.parametrize(
+    "build", [external, external_in_constant, external_by_entries_alone, external_in_branch]
+)
 def test_tensors_in_other_files_are_refused(build: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(BundleError, match=r"bad\.onnx keeps tensors in other files"):
         check_onnx(build().SerializeToString(), "bad.onnx")
@@ -109,13 +117,26 @@ def test_the_engine_refuses_such_a_bundle(tmp_path: Path) -> None:
         b"\x18\x00\x00\x00ORTM" + b"\x00" * 40,
         b"\x3a\xff\xff\xff\xff\x0f",  # a graph longer than the file
         b"\x3b\x3c",  # a group, which onnx never has
-        b"\xba\xff\xff\xff\xff\x01\x00",  # a key that protobuf would cut to another field
         b"\xff" * 20,
         plain().SerializeToString()[:-1],
     ],
 )
 def test_what_is_no_onnx_file_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError, match=r"x\.onnx"):
+        check_onnx(data, "x.onnx")
+
+
+def test_a_key_that_protobuf_would_cut_to_another_field_is_refused() -> None:
+    hidden = external().graph.SerializeToString()
+    key = b"\xba\x80\x80\x80\x10"  # 7 << 3 | 2, the graph's, plus 2 ** 32
+    with pytest.raises(BundleError, match="field key too long"):
+        check_onnx(plain().SerializeToString() + key + _length(len(hidden)) + hidden, "x.onnx")
+
+
+def test_ort_format_is_refused_even_if_it_reads_as_onnx() -> None:
+    data = b"\x12\x06ab" + b"ORTM" + plain().SerializeToString()  # the mark inside the producer's name
+    assert onnx.load_from_string(data).producer_name == "abORTM"
+    with pytest.raises(BundleError, match="in ORT format"):
         check_onnx(data, "x.onnx")
 
 

@@ -139,8 +139,8 @@ class OnnxRuntime:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads or 0
         # By default idle threads spin. Router and experts have threads of their own and run one after the
-        # other: those that wait would take the cores from the one that computes (measured on 2 busy cores: 3 to
-        # 8 times slower).
+        # other, so those that wait would take the cores from the one that computes: 3 to 8 times slower when
+        # measured on two busy cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _FATAL_ONLY  # what goes wrong is raised; stderr stays one line
         return options

@@ -53,5 +53,10 @@ format: $(INSTALLED) ## reformat and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+zoo: $(INSTALLED) ## train the shipped bundle anew (hours on two cores; goes on where it was interrupted)
+	$(BIN)/python -m training fit --data motion --method j-tlat --expert r3d18 --out runs/zoo-motion --resume
+	rm -rf $(BUNDLE)
+	$(BIN)/python -m training export runs/zoo-motion --out $(BUNDLE) --single
+
 clean: ## remove what demo and test wrote (not .venv)
 	rm -rf $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis

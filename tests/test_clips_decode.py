@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 from runtime.clips import ClipContract, Limits, decode
 from runtime.clips.capture import open_capture
-from runtime.clips.container import check_file
+from runtime.clips.scan import Reader, Scan
 from runtime.errors import ClipError
 from tests.videos import grey_frames, indices_shown, write, write_avi
 
@@ -188,13 +190,33 @@ def test_no_full_size_frame_is_kept(tmp_path: Path) -> None:
     assert decoded == 60 and grown < 60
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(video: Path) -> None:
-    file = check_file(video, Limits())
-    file.check_unchanged()
-    with video.open("ab") as more:
-        more.write(b"\0")
-    with pytest.raises(ClipError, match="changed"):
-        file.check_unchanged()
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Reader.run
+
+    def run_while_another_writes(self: Reader, wanted: set[int] | None) -> Scan:
+        with video.open("ab") as more:
+            more.write(b"\0")
+        return run(self, wanted)
+
+    monkeypatch.setattr(Reader, "run", run_while_another_writes)
+    assert "changed" in refusal(video)
+
+
+def test_large_frames_are_refused_before_one_is_converted(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reader, "_retrieve", lambda *_: pytest.fail("a frame was converted"))
+    assert "max_pixels" in refusal(video, limits=Limits(max_pixels=100))
+
+
+def test_the_wall_clock_is_watched_between_frames(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("runtime.clips.scan.time", clock)
+    assert "max_decode_seconds" in refusal(video, limits=Limits(max_decode_seconds=10))
+    assert decode(video, CONTRACT, Limits(max_decode_seconds=30)).frames_decoded == 20
 
 
 def test_broken_bytes_never_escape_as_anything_but_a_clip_error(tmp_path: Path) -> None:

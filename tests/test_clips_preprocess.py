@@ -21,7 +21,8 @@ def area_weights(source: int, target: int) -> np.ndarray:
     for i in range(target):
         low, high = Fraction(i * source, target), Fraction((i + 1) * source, target)
         for j in range(source):
-            weights[i, j] = max(Fraction(0), min(high, j + 1) - max(low, j)) / (high - low)
+            covered = min(high, Fraction(j + 1)) - max(low, Fraction(j))
+            weights[i, j] = max(Fraction(0), covered) / (high - low)
     return weights
 
 
@@ -73,7 +74,7 @@ def test_stretch_is_the_whole_frame_averaged() -> None:
 def test_every_size_fits_and_a_flat_frame_stays_flat(
     height: int, width: int, to_height: int, to_width: int, rule: str
 ) -> None:
-    contract = ClipContract(height=to_height, width=to_width, resize=rule)  # type: ignore[arg-type]
+    contract = ClipContract(height=to_height, width=to_width, resize=rule)
     out = fit_frame(np.full((height, width, 3), 200, np.uint8), contract)
     assert out.shape == (to_height, to_width, 3) and out.dtype == np.uint8
     levels = {0, 200} if rule == "letterbox" else {200}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def decode(
     """
     path = Path(path)
     file = check_file(path, limits)
-    reader = Reader(file, contract, limits, time.monotonic() + limits.max_decode_seconds)
+    reader = Reader(file, contract, limits)
     scan = reader.run(None)
     expected = reader.expected(scan)
     if expected - len(scan.starts) > max(SHORT_FRAMES, SHORT_SHARE * expected) and not allow_short:

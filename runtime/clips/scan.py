@@ -39,11 +39,12 @@ class Scan:
 
 
 class Reader:
-    """Reads a file from its start within limits; `deadline` is on the clock of `time.monotonic`."""
+    """Reads a file from its start, as often as asked; the wall clock runs from the reader's making."""
 
-    def __init__(self, file: SourceFile, contract: ClipContract, limits: Limits, deadline: float) -> None:
-        self.file, self.contract, self.limits, self.deadline = file, contract, limits, deadline
+    def __init__(self, file: SourceFile, contract: ClipContract, limits: Limits) -> None:
+        self.file, self.contract, self.limits = file, contract, limits
         self.path = file.path
+        self.deadline = time.monotonic() + limits.max_decode_seconds
 
     def run(self, wanted: set[int] | None) -> Scan:
         """Keep the frames `wanted` by index; None: those that the header's length and rate make likely."""

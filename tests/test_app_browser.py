@@ -5,6 +5,7 @@ HARDROUTE_SCREENSHOTS=DIR keeps a picture of each tab; HARDROUTE_BUNDLE=DIR show
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 import app
@@ -126,4 +128,6 @@ def block(page: Page, label: str) -> Locator:
 
 def keep(page: Page, name: str) -> None:
     if folder := os.environ.get("HARDROUTE_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+        # A palette keeps pictures of noise small enough for the documentation.
+        picture.convert("RGB").quantize(96).save(Path(folder) / f"{name}.png", optimize=True)

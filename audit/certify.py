@@ -19,7 +19,7 @@ from runtime.bundle import Bundle
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import BundleError
 
-INSPECTED = 32  # clips that the signs of masked gradients are looked for on
+INSPECTED = 16  # clips that the signs of masked gradients are looked for on
 
 
 @dataclass(frozen=True)

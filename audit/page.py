@@ -14,7 +14,7 @@ from audit.plots import accuracy_curve, amplified, load_bars, strip
 from runtime.clips import ClipArrays
 
 SHOWN_CLIPS = 4
-SHOWN_FRAMES = 4
+SHOWN_FRAMES = 6
 
 
 def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> str:

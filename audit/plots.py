@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1c2733", "#5b6b7b", "#dfe5ea"
+GAP = 4  # pixels between frames
 BLUE, ORANGE, LINES = "#1f5fa8", "#c8641b", ("#7a8ea3", "#8c7ab8", "#5aa08a", "#b0853f", "#a86079", "#6f8f4e")
 
 
@@ -30,7 +31,7 @@ def accuracy_curve(
         attacks: points {"eps_255", "share"} of each attack.
         bound: (eps_255, share) that the policy asks for.
     """
-    figure, axes = _figure(7.2, 3.6)
+    figure, axes = _figure(7.2, 3.7)
     for colour, (name, points) in zip(LINES * len(attacks), attacks.items(), strict=False):
         axes.plot(*_xy(points), color=colour, lw=1.2, ls=(0, (4, 2)), marker="o", ms=3, label=name)
     x, y = _xy(worst)
@@ -50,15 +51,13 @@ def accuracy_curve(
         )
     axes.set(xlabel="eps (L-inf, 1/255)", ylabel="accuracy, %", ylim=(-2, 102), xticks=x)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles[::-1], labels[::-1], frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5)
-    )
+    figure.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc="outside lower center", ncols=5)
     return _svg(figure)
 
 
 def load_bars(before: Sequence[float], after: Sequence[float], eps_255: float) -> str:
     """SVG of each expert's share of the clips, unattacked and under the worst perturbation found."""
-    figure, axes = _figure(7.2, 2.5)
+    figure, axes = _figure(7.2, 2.6)
     at = np.arange(len(before))
     for shift, load, colour, label in (
         (-0.2, before, BLUE, "unattacked"),
@@ -69,15 +68,17 @@ def load_bars(before: Sequence[float], after: Sequence[float], eps_255: float) -
     highest = 100 * max(*before, *after)
     axes.set(ylabel="clips, %", xticks=at, ylim=(0, max(highest * 1.15, 1)))
     axes.set_xticklabels([f"expert {j}" for j in at])
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return _svg(figure)
 
 
 def strip(frames: np.ndarray, height: int = 96) -> str:
     """data: URI of a PNG with frames (T, H, W, 3) uint8 RGB side by side, enlarged without smoothing."""
-    row = np.concatenate(list(frames), axis=1)
     factor = max(1, round(height / frames.shape[1]))
-    row = row.repeat(factor, axis=0).repeat(factor, axis=1)
+    large = frames.repeat(factor, axis=1).repeat(factor, axis=2)
+    # A white edge between frames: without it, what moves seems to be one long picture.
+    spaced = np.pad(large, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
+    row = np.concatenate(list(spaced), axis=1)[:, :-GAP]
     done, png = cv2.imencode(".png", row[..., ::-1])
     if not done:
         raise RuntimeError("OpenCV could not write a PNG")

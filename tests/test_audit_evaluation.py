@@ -18,19 +18,25 @@ from tests.audit_models import SHAPE, Linear, answers, eight_bit_clips, mixture,
 EPS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
 
 
+def weights(model: VideoMoE) -> Tensor:
+    (expert,) = model.experts
+    assert isinstance(expert, Linear)
+    return expert.layer.weight.detach()
+
+
 def margins(model: VideoMoE, x: Tensor, y: Tensor) -> tuple[np.ndarray, float]:
     """Class margin of every clip, and how fast an L-inf budget can eat it: the L1 norm of its weights."""
-    weight = model.experts[0].layer.weight  # type: ignore[union-attr]
+    weight = weights(model)
     with torch.no_grad():
         logits = model(x)
         sign = 1 - 2 * y
-        return (sign * (logits[:, 0] - logits[:, 1])).numpy(), float((weight[0] - weight[1]).abs().sum())  # type: ignore[index,operator]
+        return (sign * (logits[:, 0] - logits[:, 1])).numpy(), float((weight[0] - weight[1]).abs().sum())
 
 
 def uphill(model: VideoMoE) -> Tensor:
     """Signs of the pixels' weights for class 0 against class 1."""
-    weight = model.experts[0].layer.weight.detach()  # type: ignore[union-attr,operator]
-    return torch.sign(weight[0] - weight[1]).view(SHAPE)  # type: ignore[index,operator]
+    weight = weights(model)
+    return torch.sign(weight[0] - weight[1]).view(SHAPE)
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd", "pgd-margin"])
@@ -152,10 +158,11 @@ class Forgetful(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.norm = Linear(2), nn.BatchNorm3d(3)
+        self.calls: Tensor
         self.register_buffer("calls", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1  # type: ignore[operator]
+        self.calls.add_(1)
         return self.inner(self.norm(x))
 
 

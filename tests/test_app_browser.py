@@ -85,10 +85,15 @@ def test_a_sample_is_classified(page: Page, studio: app.Studio) -> None:
 def test_an_uploaded_video_is_classified(page: Page, studio: app.Studio) -> None:
     # Not one of the samples, so that only the upload can have brought it.
     path = open_set("motion:seed=1,train=0,val=0,test=1").rows[0].path
+    page.get_by_role("button", name=studio.samples[0][1], exact=True).click()
+    expect(block(page, "Routing-log line")).to_contain_text("clip_sha256", timeout=PATIENCE)
+    page.get_by_role("button", name="Clear").first.click()
+    expect(page.locator("img.clip")).to_have_count(0)
     page.locator("input[type=file]").first.set_input_files(path)
     expect(block(page, "Routing-log line")).to_contain_text(
         studio.engine.predict(path).clip_sha256, timeout=PATIENCE
     )
+    # The sample's label is not the upload's.
     expect(page.get_by_label("True label")).to_have_value(app.AS_CLASSIFIED)
 
 

@@ -67,6 +67,7 @@ def test_a_folder_is_read_and_loaded(tmp_path: Path) -> None:
         "C:\\x.avi",
         "..\\x.avi",
         "\\\\host\\x.avi",
+        "\\x.avi",
         "a\0b.avi",
         "out/x.avi",
     ],

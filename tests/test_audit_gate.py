@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from audit import evaluate
 from audit.agreement import Agreement, replay, worst_case
@@ -15,6 +17,8 @@ from audit.gate import decide
 from audit.policy import Policy
 from audit.sanity import Sanity, inspect
 from audit.statistics import Proportion
+from models import VideoMoE
+from runtime.clips import to_network
 from tests.audit_models import answers, eight_bit_clips, mixture
 
 EPS = 1 / 255
@@ -120,12 +124,19 @@ def test_sentences_name_counts_and_bounds(sound: Found) -> None:
     assert "2 attacks at eps 1/255" in robust.sentence and "of 60 clips" in robust.sentence
 
 
+class Turned(nn.Module):
+    """A router whose experts are counted backwards."""
+
+    def __init__(self, router: nn.Module) -> None:
+        super().__init__()
+        self.router = router
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.router(x).flip(1)
+
+
 def test_replay_compares_classes_and_experts_of_the_same_frames() -> None:
     """An engine that is the twin agrees on all; one with two experts swapped agrees on neither's clips."""
-    import torch
-
-    from models import VideoMoE
-    from runtime.clips import to_network
 
     @dataclass
     class Route:
@@ -156,3 +167,7 @@ def test_replay_compares_classes_and_experts_of_the_same_frames() -> None:
     other = replay(TorchEngine(swapped), frames, evaluation, batch_size=7)  # type: ignore[arg-type]
     assert other.lowest().share < 0.9
     assert not (worst_case(evaluation, other, EPS) & ~other.clean_right).any()
+    # The same answers by experts of other names: right, but not the routes that were audited.
+    renamed = VideoMoE(Turned(model.router), [model.experts[1], model.experts[0]])
+    routes_differ = replay(TorchEngine(renamed), frames, evaluation)  # type: ignore[arg-type]
+    assert routes_differ.clean_right.all() and routes_differ.lowest().share == 0

@@ -170,4 +170,5 @@ def test_replay_compares_classes_and_experts_of_the_same_frames() -> None:
     # The same answers by experts of other names: right, but not the routes that were audited.
     renamed = VideoMoE(Turned(model.router), [model.experts[1], model.experts[0]])
     routes_differ = replay(TorchEngine(renamed), frames, evaluation)  # type: ignore[arg-type]
-    assert routes_differ.clean_right.all() and routes_differ.lowest().share == 0
+    assert routes_differ.clean_right.all()
+    assert not routes_differ.clean.any() and not routes_differ.replayed[EPS].any()

@@ -29,8 +29,7 @@ from models import load_twin
 from runtime import Engine
 from runtime.clips import DecodedClip, Limits, decode, open_set, to_network
 from runtime.engine import Prediction
-from runtime.errors import HardrouteError
-from runtime.errors import main as run
+from runtime.errors import HardrouteError, main
 from runtime.routelog import RouteRecord
 
 UPLOADS = Limits(max_bytes=32 * 2**20, max_seconds=300.0, max_decode_seconds=20.0)
@@ -179,8 +178,8 @@ def picture(title: str) -> gr.Image:
     return gr.Image(label=title, show_label=False, format="png", buttons=["fullscreen"], interactive=False)
 
 
-def launch(studio: Studio, host: str, port: int, **options: Any) -> Any:
-    """Serves the page: no share link, no telemetry, no remote fonts, limited uploads."""
+def launch(studio: Studio, host: str, port: int) -> Any:
+    """Serves the page, without waiting: no share link, no telemetry, no remote fonts, limited uploads."""
     return page(studio).launch(
         server_name=host,
         server_port=port,
@@ -192,7 +191,8 @@ def launch(studio: Studio, host: str, port: int, **options: Any) -> Any:
         allowed_paths=[path for path, _ in studio.samples],
         theme=gr.themes.Soft(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         css=CSS,
-        **options,
+        prevent_thread_lock=True,
+        quiet=True,
     )
 
 
@@ -209,10 +209,12 @@ def serve(
     """Show a bundle in the browser."""
     studio = Studio(bundle, samples)
     try:
-        launch(studio, host, port)
+        server, url, _ = launch(studio, host, port)
     except OSError as error:
         raise HardrouteError(f"cannot listen on {host}:{port}, choose another --port: {error}") from None
+    typer.echo(f"showing {bundle} on {url} (Ctrl-C ends it)")
+    server.get_blocks().block_thread()
 
 
 if __name__ == "__main__":
-    run(cli)
+    main(cli)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_contact_sheet_keeps_every_frame_in_order() -> None:
 
 @pytest.fixture(scope="module")
 def address(studio: app.Studio) -> Iterator[str]:
-    _, url, _ = app.launch(studio, "127.0.0.1", free_port(), prevent_thread_lock=True, quiet=True)
+    _, url, _ = app.launch(studio, "127.0.0.1", free_port())
     yield url
     gr.close_all(verbose=False)
 
@@ -152,6 +153,18 @@ def test_a_mistake_on_the_command_line_is_one_line(options: list[str], tiny_bund
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert re.fullmatch(r"error: .+\n", done.stderr)
+
+
+def test_the_command_says_where_it_shows_what_and_ends_on_interrupt(tiny_bundle: Path) -> None:
+    command = [sys.executable, "app.py", "--bundle", str(tiny_bundle), "--port", str(free_port())]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = process.stdout.readline()
+        shown = re.fullmatch(rf"showing {tiny_bundle} on (http://127.0.0.1:\d+/) \(Ctrl-C ends it\)\n", said)
+        assert shown, said
+        assert httpx.get(shown[1]).is_success
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (0, 130)
 
 
 def test_a_taken_port_is_a_mistake(studio: app.Studio, tiny_bundle: Path) -> None:

@@ -50,7 +50,7 @@ def studio(tiny_bundle: Path) -> app.Studio:
 def page(studio: app.Studio) -> Iterator[Page]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    _, url, _ = app.launch(studio, "127.0.0.1", port, prevent_thread_lock=True, quiet=True)
+    _, url, _ = app.launch(studio, "127.0.0.1", port)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         page = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ def audit(
     limit: Annotated[int | None, typer.Option(min=1, help="Audit at most this many clips.")] = None,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written."""
+    # Read when torch loads, which is later. By default its threads spin while they wait for each other; on cores
+    # shared with anything else an audit then took ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)
     if opened.manifest.twin is None:

@@ -1,6 +1,6 @@
 """A model from a description: what twin.json holds and what training starts from."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ from models.moe import VideoMoE
 from models.router import ConstantRouter, ConvRouter
 
 Width = Field(default=64, ge=1, le=512)
+Blocks = Annotated[int, Field(ge=0, le=50)]
 
 
 class ExpertSpec(BaseModel):
@@ -17,7 +18,7 @@ class ExpertSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: str = "r3d18"
     width: int = Width
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    blocks: tuple[Blocks, Blocks, Blocks, Blocks] = (2, 2, 2, 2)
 
 
 class RouterSpec(BaseModel):

@@ -28,6 +28,7 @@ def fit(
     expert: Annotated[str, typer.Option(help="kind of expert")] = DEFAULT.expert,
     experts: Annotated[int, typer.Option(help="number of experts")] = DEFAULT.experts,
     width: Annotated[int, typer.Option(help="channels of an expert's first stage")] = DEFAULT.width,
+    blocks: Annotated[str, typer.Option(help="residual blocks of each stage; 0 leaves one out")] = "2,2,2,2",
     router_width: Annotated[int, typer.Option(help="channels of the router's first layer")] = DEFAULT.router_width,
     frames: Annotated[int, typer.Option(help="frames per clip")] = DEFAULT.frames,
     size: Annotated[int, typer.Option(help="height and width in pixels")] = DEFAULT.size,
@@ -39,6 +40,8 @@ def fit(
     inner_steps: Annotated[int, typer.Option(help="steps of the inner attack")] = DEFAULT.inner_steps,
     lam: Annotated[float, typer.Option(help="Lipschitz weight, outer loss")] = DEFAULT.lam,
     inner_lam: Annotated[float, typer.Option(help="Lipschitz weight, inner attack")] = DEFAULT.inner_lam,
+    ramp: Annotated[float, typer.Option(help="share of the run over which eps grows")] = DEFAULT.ramp,
+    assign: Annotated[str, typer.Option(help="the router's targets: balanced or argmax")] = DEFAULT.assign,
     balance: Annotated[float, typer.Option(help="weight of the load-balancing term")] = DEFAULT.balance,
     shift: Annotated[int, typer.Option(help="augmentation: shift by up to so many pixels")] = DEFAULT.shift,
     flip: Annotated[bool, typer.Option(help="augmentation: mirror half of the clips")] = DEFAULT.flip,
@@ -58,7 +61,7 @@ def fit(
         if clip_set.classes != classes:
             raise DataError(f"{settings.data}: its classes are no longer those of the run in {out}")
     else:
-        settings = settings_from(given | {"eps": eps / 255})
+        settings = settings_from(given | {"eps": eps / 255, "blocks": blocks.split(",")})
         clip_set = open_set(data)
         run = None
     console.print(f"reading {clip_set.name}")

@@ -1,6 +1,6 @@
 """The loss of one step of a schedule on one batch: attack the clips, then take the outer loss where they land."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,48 +9,48 @@ from audit.attacks import Settings
 from audit.attacks.loop import frozen
 from audit.attacks.reference import Reference
 from models import VideoMoE
+from training.balance import balanced_assignment, load_balance
 from training.methods import Step
 from training.settings import FitSettings
 
 Noise = Callable[[Tensor], Tensor]
 
 
-def load_balance(router: Tensor) -> Tensor:
-    """M * sum_i f_i P_i over a batch: 1 for an even load, up to M when one expert takes all (Fedus et al. 2022, eq. 4).
-
-    f is the share of clips routed to each expert (no gradient), P the mean gate weight.
-    """
-    experts = router.shape[1]
-    share = torch.bincount(router.argmax(1), minlength=experts) / len(router)
-    return experts * (share * router.softmax(1).mean(0)).sum()
-
-
-def weak_experts(step: Step, model: VideoMoE, x: Tensor, y: Tensor, fit: FitSettings, noise: Noise) -> list:
+def weak_experts(
+    step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise
+) -> list[tuple[Tensor, Tensor]]:
     """The two experts that a guided router attack leads to, as [(index (N,), weight (N,)), ...] (eq. 13).
 
     Weights are the router's softmax over those two at the attacked clip, so that both experts learn; no gradient.
     """
     assert step.finder is not None  # noqa: S101
-    x_adv = step.finder(model, x, y, fit.eps, fit.inner_steps, noise=noise(x), lam=fit.inner_lam)
+    x_adv = step.finder(model, x, y, eps, fit.inner_steps, noise=noise(x), lam=fit.inner_lam)
     with frozen(model), torch.no_grad():
         top = model.outputs(x_adv).router.topk(min(2, len(model.experts)), dim=1)
     weights = top.values.softmax(1)
     return [(top.indices[:, i], weights[:, i]) for i in range(top.indices.shape[1])]
 
 
-def step_loss(step: Step, model: VideoMoE, x: Tensor, y: Tensor, fit: FitSettings, noise: Noise) -> Tensor:
-    """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,).
+def step_loss(
+    step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise
+) -> Tensor:
+    """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
 
     The inner attack sees the model in eval mode; the outer loss is taken in training mode.
     """
     outer = Settings(lam=fit.lam)
-    aims = [(None, 1.0)] if step.finder is None else weak_experts(step, model, x, y, fit, noise)
+    aims: Sequence[tuple[Tensor | None, Tensor | float]] = [(None, 1.0)]
+    if step.finder is not None:
+        aims = weak_experts(step, model, x, y, eps, fit, noise)
     total = x.new_zeros(())
     for aim, weight in aims:
         x_adv = x
         if step.inner is not None:
-            x_adv = step.inner(model, x, y, fit.eps, fit.inner_steps, noise=noise(x), aim=aim, lam=fit.inner_lam)
+            x_adv = step.inner(model, x, y, eps, fit.inner_steps, noise=noise(x), aim=aim, lam=fit.inner_lam)
         reference = Reference(model, x, y, "switch", aim, differentiable=True)
+        if fit.assign == "balanced" and step.part == "router":
+            # The paper's target, the router's own choice, rewards a router for choosing one expert for all.
+            reference.assigned = balanced_assignment(reference.outputs.router)
         outputs = model.outputs(x_adv, "switch")
         total = total + (weight * step.outer(outputs, x_adv, reference, outer)).mean()
         if step.part != "experts" and len(model.experts) > 1:

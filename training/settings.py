@@ -14,12 +14,17 @@ class FitSettings(BaseModel):
 
     Attributes:
         data: labelled set (folder, or `motion`). method: a name in METHODS.
-        expert, experts, width, router_width: the mixture: kind, number and width of experts, width of the router.
+        expert, experts, width, blocks: kind and number of experts; channels of their first stage, residual blocks of
+            each stage. router_width: channels of the router's first layer.
         frames, size: clip contract: frames per clip, height and width in pixels.
         epochs: passes over the training clips for each step of the method's schedule.
         batch: clips per step. lr: peak learning rate of AdamW. weight_decay: its decay (matrices only).
         eps: L-infinity budget in raw pixels. inner_steps: steps of the inner attack.
         lam: weight of the Lipschitz term in the outer loss. inner_lam: in the inner attack.
+        ramp: share of the run over which the budget grows from 0 to eps; a model that has not yet learnt the motion
+            learns to read the label off a full-size perturbation instead.
+        assign: what the router step pulls the router towards: "balanced" shares of each batch, or its own "argmax",
+            as the paper has it.
         balance: weight of the load-balancing term wherever the router is trained.
         shift, flip: augmentation: random shift up to so many pixels; mirror half of the clips (never where left and
             right are classes).
@@ -33,6 +38,7 @@ class FitSettings(BaseModel):
     expert: str = "r3d18"
     experts: int = Field(default=4, ge=1, le=64)
     width: int = Field(default=16, ge=1, le=512)
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     router_width: int = Field(default=8, ge=1, le=512)
     frames: int = Field(default=12, ge=1, le=256)
     size: int = Field(default=48, ge=8, le=512)
@@ -44,6 +50,8 @@ class FitSettings(BaseModel):
     inner_steps: int = Field(default=3, ge=1)
     lam: float = Field(default=1e-4, ge=0)
     inner_lam: float = Field(default=1e-4, ge=0)
+    ramp: float = Field(default=0.3, ge=0, le=1)
+    assign: Literal["balanced", "argmax"] = "balanced"
     balance: float = Field(default=0.5, ge=0)
     shift: int = Field(default=3, ge=0)
     flip: bool = False
@@ -58,7 +66,7 @@ class FitSettings(BaseModel):
 
     def model(self, classes: int) -> ModelSpec:
         """The architecture for a set of so many classes."""
-        expert = ExpertSpec(kind=self.expert, width=self.width)
+        expert = ExpertSpec(kind=self.expert, width=self.width, blocks=self.blocks)
         return ModelSpec(
             classes=classes,
             router=RouterSpec(width=self.router_width),

@@ -56,6 +56,8 @@ class Trainer:
         self.steps = find_method(self.fit.method)
         if self.fit.device == "cuda" and not torch.cuda.is_available():
             raise BackendError("--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch")
+        if self.fit.device == "cuda":
+            torch.set_float32_matmul_precision("high")
         torch.manual_seed(self.fit.seed)
         self.model = build_model(run.record.spec).to(self.fit.device)
         self.average = AveragedModel(
@@ -115,7 +117,7 @@ class Trainer:
                 self._set_learning_rate(epoch, number, done)
                 x = augment(x, self.fit.shift, self.fit.flip, order)
                 self.model.train()
-                loss = step_loss(step, self.model, x, y, self.fit, noise)
+                loss = step_loss(step, self.model, x, y, self._budget(epoch, number, done), self.fit, noise)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -125,9 +127,19 @@ class Trainer:
                 self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done)
         return total / max(done, 1)
 
-    def _set_learning_rate(self, epoch: int, number: int, done: int) -> None:
+    def _progress(self, epoch: int, number: int, done: int) -> float:
+        """Share of the run that is done."""
         sweeps = epoch * len(self.steps) + number + done / self.batches_per_step
-        rate = self.fit.lr * learning_rate(sweeps / (self.fit.epochs * len(self.steps)))
+        return sweeps / (self.fit.epochs * len(self.steps))
+
+    def _budget(self, epoch: int, number: int, done: int) -> float:
+        """The inner attack's eps: grows over the first `ramp` of the run."""
+        if not self.fit.ramp:
+            return self.fit.eps
+        return self.fit.eps * min(1.0, self._progress(epoch, number, done) / self.fit.ramp)
+
+    def _set_learning_rate(self, epoch: int, number: int, done: int) -> None:
+        rate = self.fit.lr * learning_rate(self._progress(epoch, number, done))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 

@@ -21,6 +21,7 @@ class Reference:
         x: (N, C, T, H, W) clean clips. y: (N,) labels.
         path: gradient path that `outputs` takes, so that a Lipschitz term compares like with like.
         differentiable: keep the graph of the clean outputs (a defence trains through them; an attack does not).
+        assigned: (N,) expert that a defence wants the clip routed to, in place of the router's own clean choice.
         aim: (N,) expert that an expert-wise term looks at; None for the expert that the clean clip is routed to.
     """
 
@@ -30,6 +31,7 @@ class Reference:
     path: str
     aim: Tensor | None = None
     differentiable: bool = False
+    assigned: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._clean: dict[Head, Tensor] = {}
@@ -52,8 +54,8 @@ class Reference:
 
     @property
     def route(self) -> Tensor:
-        """(N,) y_R: the expert that the clean clip is routed to."""
-        return self._router.argmax(1)
+        """(N,) y_R: the expert that the clean clip is routed to, or is to be routed to."""
+        return self._router.argmax(1) if self.assigned is None else self.assigned
 
     @property
     def weakest(self) -> Tensor:

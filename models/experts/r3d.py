@@ -47,7 +47,7 @@ class VideoResNet(nn.Module):
         stages = []
         for stage, depth in enumerate(blocks):
             outputs = width * 2**stage
-            strides = [1 if stage == 0 else 2] + [1] * (depth - 1)
+            strides = ([1 if stage == 0 else 2] + [1] * depth)[:depth]
             layers = []
             for stride in strides:
                 layers.append(BasicBlock(channels, outputs, stride))
@@ -67,5 +67,8 @@ class VideoResNet(nn.Module):
 
 
 def r3d18(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:
-    """3D ResNet-18; `width` channels in the first stage, `blocks` residual blocks in each of the four stages."""
+    """3D ResNet-18; `width` channels in the first stage, `blocks` residual blocks in each of the four stages.
+
+    A stage of 0 blocks is left out.
+    """
     return VideoResNet(classes, width, blocks)

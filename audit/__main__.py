@@ -30,8 +30,8 @@ def audit(
     limit: Annotated[int | None, typer.Option(min=1, help="Audit at most this many clips.")] = None,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written."""
-    # Read when torch loads, which is later. By default its threads spin while they wait for each other; on cores
-    # shared with anything else an audit then took ten times as long.
+    # Read when torch loads, which is later. By default its threads spin as they wait for each other; on cores
+    # shared with other work an audit then took five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)

@@ -30,9 +30,7 @@ class Agreement:
 
     def lowest(self) -> Proportion:
         """Share of clips that agree, in the worst of the sets that were replayed."""
-        return min(
-            (Proportion.of(each) for each in (self.clean, *self.replayed.values())), key=lambda p: p.share
-        )
+        return min((Proportion.of(each) for each in (self.clean, *self.replayed.values())), key=lambda p: p.share)
 
 
 def replay(engine: Engine, frames: np.ndarray, evaluation: Evaluation, batch_size: int = 32) -> Agreement:

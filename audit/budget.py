@@ -13,9 +13,7 @@ def verify(name: str, x: Tensor, x_adv: Tensor, eps: float) -> None:
     """Raises BudgetError unless x_adv is finite, shaped like x, in [0, 1] and within eps of x everywhere."""
     where = f"attack '{name}' at eps {eps * 255:g}/255"
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
-        raise BudgetError(
-            f"{where} returned {x_adv.dtype} {tuple(x_adv.shape)} for {x.dtype} {tuple(x.shape)}"
-        )
+        raise BudgetError(f"{where} returned {x_adv.dtype} {tuple(x_adv.shape)} for {x.dtype} {tuple(x.shape)}")
     if not bool(x_adv.isfinite().all()):
         raise BudgetError(f"{where} returned NaN or infinity")
     if bool((x_adv < 0).any()) or bool((x_adv > 1).any()):

@@ -66,22 +66,14 @@ def _curve(report: dict[str, Any], gate: int) -> str:
         )
         for attack in report["attacks"]
     }
-    return accuracy_curve(
-        worst, attacks, (gate, report["policy"]["content"]["thresholds"]["robust_accuracy"])
-    )
+    return accuracy_curve(worst, attacks, (gate, report["policy"]["content"]["thresholds"]["robust_accuracy"]))
 
 
-def _fallen(
-    report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation, gate: int
-) -> list[dict[str, Any]]:
+def _fallen(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation, gate: int) -> list[dict[str, Any]]:
     eps = gate / 255
     fooled = evaluation.clean & (evaluation.adversarial_label[eps] != evaluation.labels)
     shown = np.flatnonzero(fooled)[:SHOWN_CLIPS]
-    frames = (
-        np.linspace(0, clips.frames.shape[1] - 1, min(SHOWN_FRAMES, clips.frames.shape[1]))
-        .round()
-        .astype(int)
-    )
+    frames = np.linspace(0, clips.frames.shape[1] - 1, min(SHOWN_FRAMES, clips.frames.shape[1])).round().astype(int)
     classes = report["bundle"]["classes"]
     answer = evaluation.adversarial_label[eps]
     return [

@@ -37,9 +37,7 @@ class Attacks(_Section):
     """What they are attacked with. L-inf budgets, in 1/255 of the pixel range."""
 
     suite: str = Field(description="name of a suite of attacks")
-    eps: tuple[Eps255, ...] = Field(
-        min_length=1, description="rising list of whole 1/255 steps, as [2, 4, 8]"
-    )
+    eps: tuple[Eps255, ...] = Field(min_length=1, description="rising list of whole 1/255 steps, as [2, 4, 8]")
     gate_eps: Eps255 = Field(description="the eps (one of attacks.eps) that robust_accuracy is asked at")
     steps: Count = Field(description="whole number >= 1: iterations of each attack")
     seed: Seed = Field(description="whole number >= 0: random starts")
@@ -88,9 +86,7 @@ class Policy(_Section):
         from audit.attacks import SUITES
 
         if attacks.suite not in SUITES:
-            raise ValueError(
-                f"attacks.suite: unknown suite '{attacks.suite}'; choose one of {', '.join(SUITES)}"
-            )
+            raise ValueError(f"attacks.suite: unknown suite '{attacks.suite}'; choose one of {', '.join(SUITES)}")
         return attacks
 
     @property

@@ -96,9 +96,7 @@ def build(
     }
 
 
-def write(
-    out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation
-) -> tuple[Path, Path]:
+def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> tuple[Path, Path]:
     """Writes report.json and report.html into the folder `out`: each appears whole or not at all.
 
     Raises HardrouteError if the folder cannot be written.
@@ -117,9 +115,7 @@ def write(
             for path in texts:
                 os.replace(Path(folder) / path.name, path)
     except OSError as error:
-        raise HardrouteError(
-            f"{out}: the report cannot be written ({error.strerror}); choose another --out"
-        ) from None
+        raise HardrouteError(f"{out}: the report cannot be written ({error.strerror}); choose another --out") from None
     json_path, html_path = texts
     return json_path, html_path
 

@@ -44,9 +44,7 @@ class Sanity:
     chance: float
 
 
-def inspect(
-    model: VideoMoE, x: Tensor, y: Tensor, seed: int = 0, steps: int = 10, batch_size: int = 32
-) -> Sanity:
+def inspect(model: VideoMoE, x: Tensor, y: Tensor, seed: int = 0, steps: int = 10, batch_size: int = 32) -> Sanity:
     """Looks at the model on clips x (N, 3, T, H, W) in [0, 1] with labels y (N,); leaves it as it was."""
     training = tuple(name or "model" for name, module in model.named_modules() if module.training)
     dead, right = [], []

@@ -25,9 +25,7 @@ def judge(model: VideoMoE, x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray
     """
     with torch.no_grad():
         logits, route = model(x), model.router(x).argmax(1)
-        margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(
-            1, y.unsqueeze(1), -torch.inf
-        ).amax(1)
+        margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
         answered = logits.isfinite().all(1)
         label = logits.argmax(1).where(answered, -1)
         return label.cpu().numpy(), route.cpu().numpy(), margin.where(answered, -torch.inf).cpu().numpy()
@@ -36,18 +34,14 @@ def judge(model: VideoMoE, x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray
 class Tally:
     """Arrays over all N clips; `Evaluation` documents them. The model must be frozen and in eval mode."""
 
-    def __init__(
-        self, model: VideoMoE, x: Tensor, y: Tensor, radii: tuple[float, ...], batch_size: int
-    ) -> None:
+    def __init__(self, model: VideoMoE, x: Tensor, y: Tensor, radii: tuple[float, ...], batch_size: int) -> None:
         self.model, self.x, self.y, self.radii = model, x, y, radii
         self.device = device_of(model)
         parts = [
             judge(model, x[i : i + batch_size].to(self.device), y[i : i + batch_size].to(self.device))
             for i in range(0, len(x), batch_size)
         ]
-        self.clean_label, self.clean_route, margin = (
-            np.concatenate(part) for part in zip(*parts, strict=True)
-        )
+        self.clean_label, self.clean_route, margin = (np.concatenate(part) for part in zip(*parts, strict=True))
         self.labels = y.cpu().numpy()
         self.clean = self.clean_label == self.labels
         self.held: dict[str, ByEps] = {}
@@ -71,9 +65,7 @@ class Tally:
         self.tested.setdefault(name, {})[radius] = wanted | (self.clean & ~held)
         return np.flatnonzero(wanted & held)
 
-    def run(
-        self, name: str, attack: AttackFunction, radius: float, some: np.ndarray, steps: int, seed: int
-    ) -> None:
+    def run(self, name: str, attack: AttackFunction, radius: float, some: np.ndarray, steps: int, seed: int) -> None:
         """Attacks the clips `some` (indices) and enters the verdicts."""
         x, y = self.x[some].to(self.device), self.y[some].to(self.device)
         # eps = 0 is the clean clip by definition, whatever an attack would make of it.

@@ -19,6 +19,7 @@ def save_twin(model: VideoMoE, spec: ModelSpec, folder: str | Path) -> None:
     folder = Path(folder)
     weights = folder / (WEIGHTS + ".tmp")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
+    weights.chmod(0o644)  # save_file's 0600 would keep a service's own user from reading it
     config = folder / (CONFIG + ".tmp")
     config.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     os.replace(weights, folder / WEIGHTS)
@@ -40,7 +41,9 @@ def load_twin(folder: str | Path) -> VideoMoE:
         model = build_model(spec)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
-        raise BundleError(f"{folder}: {Path(error.filename or WEIGHTS).name} is missing; export the run again") from None
+        raise BundleError(
+            f"{folder}: {Path(error.filename or WEIGHTS).name} is missing; export the run again"
+        ) from None
     except (OSError, ValidationError, SafetensorError) as error:
         raise BundleError(f"{folder}: the twin cannot be read: {str(error).splitlines()[0]}") from None
     except RuntimeError:

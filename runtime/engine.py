@@ -138,9 +138,7 @@ class Engine:
             expert_ms[mine] = _milliseconds(started) / len(mine)
         probabilities = softmax(logits)
         return [
-            self._prediction(
-                router_logits[n], logits[n], probabilities[n], Timing(0.0, routing, expert_ms[n].item())
-            )
+            self._prediction(router_logits[n], logits[n], probabilities[n], Timing(0.0, routing, expert_ms[n].item()))
             for n in range(len(frames))
         ]
 

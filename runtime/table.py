@@ -71,8 +71,7 @@ def describe(bundle: Bundle) -> str:
         "clip": f"{contract.frames} frames of {size} from {window}, {contract.resize}",
         "precision": manifest.precision,
         "files": f"{len(manifest.files)}, {megabytes:.1f} MB, all digests match",
-        "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
-        or "not stated",
+        "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()) or "not stated",
     }
     return "\n".join(f"{fact:<10} {value}" for fact, value in facts.items())
 

@@ -50,9 +50,7 @@ def reseal(root: Path, **changes: object) -> None:
     write_manifest(root, fields)
 
 
-def labelled_set(
-    folder: Path, model: VideoMoE, clips: int = 24, classes: tuple[str, ...] = bundles.CLASSES
-) -> Path:
+def labelled_set(folder: Path, model: VideoMoE, clips: int = 24, classes: tuple[str, ...] = bundles.CLASSES) -> Path:
     """Real videos that `model` classifies right in split test; in split train one per class, right or not."""
     folder.mkdir()
     rows = []

@@ -58,9 +58,7 @@ class TinyBundle:
         return self.router(frames).argmax(axis=1)
 
     def logits(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [self.experts[route](frames[n : n + 1])[0] for n, route in enumerate(self.routes(frames))]
-        )
+        return np.stack([self.experts[route](frames[n : n + 1])[0] for n, route in enumerate(self.routes(frames))])
 
 
 def random_frames(count: int, contract: ClipContract = CONTRACT, seed: int = 0) -> np.ndarray:
@@ -84,9 +82,7 @@ def make_bundle(
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
-    networks = [_linear(rng, contract, experts)] + [
-        _linear(rng, contract, len(classes)) for _ in range(experts)
-    ]
+    networks = [_linear(rng, contract, experts)] + [_linear(rng, contract, len(classes)) for _ in range(experts)]
     tiny = TinyBundle(root, networks[0], tuple(networks[1:]))
     names = ["router.onnx", *(f"expert_{n}.onnx" for n in range(experts))]
     for network, name in zip(networks, names, strict=True):

@@ -51,9 +51,7 @@ def test_classify_shows_what_the_engine_says(studio: app.Studio, clip: str, tiny
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "j-tlga"])
-def test_an_attack_stays_within_eps_and_changes_what_is_shown(
-    studio: app.Studio, clip: str, name: str
-) -> None:
+def test_an_attack_stays_within_eps_and_changes_what_is_shown(studio: app.Studio, clip: str, name: str) -> None:
     eps = 6
     said, before, after, difference, *labels = studio.attack(clip, app.AS_CLASSIFIED, name, eps, 3)
     change = after.astype(int) - before.astype(int)
@@ -126,9 +124,7 @@ def address(studio: app.Studio) -> Iterator[str]:
 
 def test_served_on_this_machine_only_and_without_an_open_api(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
-    assert not {"/classify", "/attack"} & set(
-        httpx.get(f"{address}gradio_api/info").json()["named_endpoints"]
-    )
+    assert not {"/classify", "/attack"} & set(httpx.get(f"{address}gradio_api/info").json()["named_endpoints"])
     for name in ("classify", "attack"):
         # Open, it would skip the queue, and with it the limit on what runs at a time.
         assert httpx.post(f"{address}gradio_api/run/{name}", json={"data": [None]}).status_code == 404
@@ -136,9 +132,7 @@ def test_served_on_this_machine_only_and_without_an_open_api(address: str) -> No
 
 
 def test_uploads_are_limited(address: str) -> None:
-    too_large = httpx.post(
-        f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(app.UPLOADS.max_bytes + 1))}
-    )
+    too_large = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(app.UPLOADS.max_bytes + 1))})
     assert too_large.status_code == 413
     assert httpx.post(f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(100))}).is_success
 

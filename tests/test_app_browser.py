@@ -90,9 +90,7 @@ def test_an_uploaded_video_is_classified(page: Page, studio: app.Studio) -> None
     page.get_by_role("button", name="Clear").first.click()
     expect(page.locator("img.clip")).to_have_count(0)
     page.locator("input[type=file]").first.set_input_files(path)
-    expect(block(page, "Routing-log line")).to_contain_text(
-        studio.engine.predict(path).clip_sha256, timeout=PATIENCE
-    )
+    expect(block(page, "Routing-log line")).to_contain_text(studio.engine.predict(path).clip_sha256, timeout=PATIENCE)
     # The sample's label is not the upload's.
     expect(page.get_by_label("True label")).to_have_value(app.AS_CLASSIFIED)
 

@@ -147,9 +147,7 @@ def test_the_rules_see_the_modules() -> None:
         (long_modules, "audit/__init__.py", "x = 1\n" * (MAX_LINES + 1)),
     ],
 )
-def test_rule_finds_what_breaks_it(
-    tmp_path: Path, rule: Callable[[Path], list[str]], file: str, source: str
-) -> None:
+def test_rule_finds_what_breaks_it(tmp_path: Path, rule: Callable[[Path], list[str]], file: str, source: str) -> None:
     for package in ("runtime/clips", "models", "audit", "training"):
         (tmp_path / package).mkdir(parents=True)
         (tmp_path / package / "__init__.py").touch()

@@ -25,9 +25,7 @@ from tests.test_audit_page import visible_text
 class Audited:
     """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed."""
 
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
         self.policy = lax_policy(folder / "policy.toml")
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -83,10 +81,7 @@ def test_every_figure_of_the_report_follows_from_its_clips(audited: Audited) -> 
         assert sum(clip["holds"][eps] for clip in report["clips"]) == point["worst_case"]["successes"]
         for name, found in point["per_attack"].items():
             fell = sum(name in clip["felled_by"].get(eps, []) for clip in report["clips"])
-            assert (
-                24 - fell == found["accuracy"]["successes"]
-                and found["tested"] == found["accuracy"]["n"] == 24
-            )
+            assert 24 - fell == found["accuracy"]["successes"] and found["tested"] == found["accuracy"]["n"] == 24
     assert 0 < report["eps"][-1]["worst_case"]["successes"] < 24
     assert np.isclose(sum(report["router"]["clean"]["load"]), 1)
 
@@ -202,9 +197,7 @@ def out_is_a_file(audited: Audited) -> None:
         (out_is_a_file, "choose another --out"),
     ],
 )
-def test_bad_input_is_one_line_exit_2_and_nothing_written(
-    audited: Audited, spoil: Any, complaint: str
-) -> None:
+def test_bad_input_is_one_line_exit_2_and_nothing_written(audited: Audited, spoil: Any, complaint: str) -> None:
     spoil(audited)
     before = sorted(audited.policy.parent.rglob("*"))
     assert audited.run() == 2
@@ -215,9 +208,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
 
 
 def test_the_module_runs_and_importing_audit_is_light() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "audit", "none", "--data", "none"], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-m", "audit", "none", "--data", "none"], capture_output=True, text=True)
     assert run.returncode == 2 and run.stderr.strip() == "error: none: no such bundle folder"
     light = "import sys, audit, audit.policy; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", light], check=True)

@@ -10,9 +10,7 @@ from runtime.clips import to_network
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 255), st.floats(0, 1))
-def test_rounded_clips_stay_inside_the_box_and_are_the_nearest_there(
-    seed: int, steps: int, share: float
-) -> None:
+def test_rounded_clips_stay_inside_the_box_and_are_the_nearest_there(seed: int, steps: int, share: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     clean = torch.randint(0, 256, (2, 3, 2, 2, 2), generator=generator)
     x = torch.from_numpy(to_network(clean.permute(0, 2, 3, 4, 1).numpy().astype(np.uint8)))

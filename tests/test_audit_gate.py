@@ -52,9 +52,7 @@ def sound() -> Found:
     right = evaluation.adversarial_label[EPS] == evaluation.labels
     agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right})
     policy = Policy.load("standard")
-    policy = policy.model_copy(
-        update={"attacks": policy.attacks.model_copy(update={"eps": (1,), "gate_eps": 1})}
-    )
+    policy = policy.model_copy(update={"attacks": policy.attacks.model_copy(update={"eps": (1,), "gate_eps": 1})})
     robust = Proportion.of(worst_case(evaluation, agreement, EPS))
     assert 0.1 < robust.share < 0.95
     policy = with_bounds(policy, clean_accuracy=Proportion(60, 60).low, robust_accuracy=robust.low)

@@ -70,6 +70,4 @@ def test_small_frames_are_enlarged_to_be_seen(height: int) -> None:
 
     png = base64.b64decode(strip(np.zeros((2, height, height, 3), np.uint8)).split(",")[1])
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert (
-        picture is not None and 72 <= picture.shape[0] <= 144 and picture.shape[1] == 2 * picture.shape[0] + 4
-    )
+    assert picture is not None and 72 <= picture.shape[0] <= 144 and picture.shape[1] == 2 * picture.shape[0] + 4

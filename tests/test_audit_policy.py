@@ -30,9 +30,7 @@ def test_the_expected_policies_are_shipped() -> None:
 
 
 def test_the_digest_is_of_the_content_not_of_the_layout(tmp_path: Path) -> None:
-    same = "# another comment\n" + STANDARD.replace("seed = 0\n", "seed   =   0\n").replace(
-        "= 0.5 ", "= 0.50 "
-    )
+    same = "# another comment\n" + STANDARD.replace("seed = 0\n", "seed   =   0\n").replace("= 0.5 ", "= 0.50 ")
     assert same != STANDARD
     assert Policy.load(written(tmp_path, same)).digest == Policy.load("standard").digest
     explicit = STANDARD.replace("max_dead_gradients = 0.05", "")
@@ -50,10 +48,7 @@ def test_the_digest_is_of_the_content_not_of_the_layout(tmp_path: Path) -> None:
 )
 def test_any_changed_value_changes_the_digest(tmp_path: Path, before: str, after: str) -> None:
     assert before in STANDARD
-    assert (
-        Policy.load(written(tmp_path, STANDARD.replace(before, after))).digest
-        != Policy.load("standard").digest
-    )
+    assert Policy.load(written(tmp_path, STANDARD.replace(before, after))).digest != Policy.load("standard").digest
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,7 @@ def test_an_untouched_bundle_opens(tiny: TinyBundle) -> None:
     np.testing.assert_array_equal(probes.routes, tiny.routes(frames))
 
 
-@pytest.mark.parametrize(
-    "name", ["router.onnx", "expert_0.onnx", "expert_1.onnx", "expert_2.onnx", "probes.npz"]
-)
+@pytest.mark.parametrize("name", ["router.onnx", "expert_0.onnx", "expert_1.onnx", "expert_2.onnx", "probes.npz"])
 def test_one_flipped_bit_anywhere_is_refused(tiny: TinyBundle, name: str) -> None:
     original = (tiny.root / name).read_bytes()
     for position in (0, len(original) // 2, len(original) - 1):
@@ -161,9 +159,7 @@ def test_a_file_above_the_limit_is_refused(tiny: TinyBundle, monkeypatch: pytest
         ({"files": {}}, "no digest for router.onnx"),
     ],
 )
-def test_a_manifest_outside_the_schema_is_refused(
-    tiny: TinyBundle, changes: dict[str, Any], says: str
-) -> None:
+def test_a_manifest_outside_the_schema_is_refused(tiny: TinyBundle, changes: dict[str, Any], says: str) -> None:
     edit_manifest(tiny.root, **changes)
     assert says in refusal(tiny.root)
 
@@ -217,9 +213,7 @@ def probe_arrays(**changes: Any) -> dict[str, Any]:
         ({"frames": random_frames(0)}, "frames is uint8 (0, 4, 8, 8, 3)"),
     ],
 )
-def test_probes_of_another_shape_or_type_are_refused(
-    tiny: TinyBundle, changes: dict[str, Any], says: str
-) -> None:
+def test_probes_of_another_shape_or_type_are_refused(tiny: TinyBundle, changes: dict[str, Any], says: str) -> None:
     replace_file(tiny.root, "probes.npz", npz(**probe_arrays(**changes)))
     assert says in refusal(tiny.root)
 

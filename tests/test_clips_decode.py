@@ -190,9 +190,7 @@ def test_no_full_size_frame_is_kept(tmp_path: Path) -> None:
     assert decoded == 60 and grown < 60
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(
-    video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Reader.run
 
     def run_while_another_writes(self: Reader, wanted: set[int] | None) -> Scan:
@@ -204,9 +202,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     assert "changed" in refusal(video)
 
 
-def test_large_frames_are_refused_before_one_is_converted(
-    video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_frames_are_refused_before_one_is_converted(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reader, "_retrieve", lambda *_: pytest.fail("a frame was converted"))
     assert "max_pixels" in refusal(video, limits=Limits(max_pixels=100))
 
@@ -260,9 +256,7 @@ def test_a_refusal_is_the_only_word(tmp_path: Path, name: str) -> None:
         "except ClipError: pass"
     )
     quiet = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, env=quiet
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, env=quiet)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -79,9 +79,7 @@ def test_stamps_start_at_zero_and_single_gaps_are_mended() -> None:
     assert clean_stamps([2.0, 2.1, 0.0, 2.3], fps=10) == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
-@pytest.mark.parametrize(
-    "stamps", [[0.0] * 6, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [0.0, 9.0, 0.1, 0.2, 0.3, 0.4]]
-)
+@pytest.mark.parametrize("stamps", [[0.0] * 6, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [0.0, 9.0, 0.1, 0.2, 0.3, 0.4]])
 def test_a_useless_clock_gives_way_to_the_frame_rate(stamps: list[float]) -> None:
     assert clean_stamps(stamps, fps=4) == pytest.approx([0, 0.25, 0.5, 0.75, 1.0, 1.25])
 

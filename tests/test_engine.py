@@ -80,9 +80,7 @@ def test_answers_equal_the_closed_form(tiny: TinyBundle, engine: Engine, count: 
     weights = np.exp(router) / np.exp(router).sum(1, keepdims=True)
     np.testing.assert_allclose([p.route.weights for p in predictions], weights, atol=1e-6)
     ranked = np.sort(weights, axis=1)
-    np.testing.assert_allclose(
-        [p.route.margin for p in predictions], ranked[:, -1] - ranked[:, -2], atol=1e-6
-    )
+    np.testing.assert_allclose([p.route.margin for p in predictions], ranked[:, -1] - ranked[:, -2], atol=1e-6)
     for prediction, clip_logits in zip(predictions, logits, strict=True):
         assert prediction.index == clip_logits.argmax()
         assert prediction.label == CLASSES[prediction.index]
@@ -158,9 +156,7 @@ def test_frames_that_the_contract_does_not_allow(engine: Engine, frames: np.ndar
         (np.zeros((1, 3), np.float16), "answered float16"),
     ],
 )
-def test_an_answer_that_cannot_be_right_is_not_passed_on(
-    tiny: TinyBundle, answer: np.ndarray, says: str
-) -> None:
+def test_an_answer_that_cannot_be_right_is_not_passed_on(tiny: TinyBundle, answer: np.ndarray, says: str) -> None:
     engine = Engine.load(tiny.root, FakeBackend(answer), verify=False)
     with pytest.raises(BundleError, match=says):
         engine.predict_batch(random_frames(1))
@@ -185,9 +181,7 @@ def test_a_probe_that_takes_another_route_is_named(tmp_path: Path) -> None:
     assert Engine.load(tiny.root, verify=False).classes == CLASSES
 
 
-@pytest.mark.parametrize(
-    ("field", "says"), [("logits", "a logit of expert"), ("router_logits", "a router logit")]
-)
+@pytest.mark.parametrize(("field", "says"), [("logits", "a logit of expert"), ("router_logits", "a router logit")])
 def test_a_probe_that_answers_otherwise_is_named(tmp_path: Path, field: str, says: str) -> None:
     tiny = make_bundle(tmp_path / "bundle")
     exact = getattr(Bundle.open(tiny.root).probes(), field)[5].copy()
@@ -195,9 +189,7 @@ def test_a_probe_that_answers_otherwise_is_named(tmp_path: Path, field: str, say
     Engine.load(tiny.root)  # within the tolerance of 1e-3
     for gap in (0.25, -0.25):
         spoil_probes(tiny, 5, **{field: exact + np.array([0, gap, 0], np.float32)})
-        with pytest.raises(
-            BundleError, match=f"probe 5: {says}.* differs by 0.25, more than the tolerance 0.001"
-        ):
+        with pytest.raises(BundleError, match=f"probe 5: {says}.* differs by 0.25, more than the tolerance 0.001"):
             Engine.load(tiny.root)
 
 
@@ -224,16 +216,12 @@ def test_a_provider_that_is_not_here_is_an_error_and_no_fallback(tiny: TinyBundl
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has the GPU providers; see the GPU tests")
-    with pytest.raises(
-        BackendError, match=f"'{name}' cannot run.*onnxruntime-gpu.*CUDA 13.*cuDNN 9"
-    ) as caught:
+    with pytest.raises(BackendError, match=f"'{name}' cannot run.*onnxruntime-gpu.*CUDA 13.*cuDNN 9") as caught:
         Engine.load(tiny.root, name)
     assert ("TensorRT 10" in str(caught.value)) == (name == "tensorrt")
 
 
-def test_a_provider_that_the_session_dropped_is_an_error(
-    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_the_session_dropped_is_an_error(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     # The GPU build lists providers whose libraries are missing; the session drops them with a log line.
     import onnxruntime
 
@@ -251,9 +239,7 @@ def test_a_missing_library_is_named(tiny: TinyBundle, monkeypatch: pytest.Monkey
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr("runtime.backends.ort._loads", lambda library: "nvinfer" not in library)
-    with pytest.raises(
-        BackendError, match=r"'tensorrt' cannot run here: libnvinfer\.so\.10 cannot be loaded"
-    ):
+    with pytest.raises(BackendError, match=r"'tensorrt' cannot run here: libnvinfer\.so\.10 cannot be loaded"):
         Engine.load(tiny.root, "tensorrt")
 
 

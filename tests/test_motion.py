@@ -20,9 +20,7 @@ TINY = "motion:seed=3,train=2,val=0,test=1"
 
 def tracks(label: str, count: int = 400) -> dict[str, np.ndarray]:
     """Each state of `count` clips, (count, FRAMES)."""
-    drawn = [
-        motion_scene.track(label, np.random.default_rng([7, CLASSES.index(label), i])) for i in range(count)
-    ]
+    drawn = [motion_scene.track(label, np.random.default_rng([7, CLASSES.index(label), i])) for i in range(count)]
     return {name: np.stack([getattr(track, name) for track in drawn]) for name in STATES}
 
 
@@ -100,10 +98,7 @@ def direction_seen(frames: np.ndarray) -> np.ndarray:
         turns = range(-40, 41, 4)
         # getRotationMatrix2D turns anticlockwise for positive angles.
         overlap = [
-            (
-                cv2.warpAffine(centred[0], cv2.getRotationMatrix2D(middle, -turn, 1), (size, size))
-                & centred[1]
-            ).sum()
+            (cv2.warpAffine(centred[0], cv2.getRotationMatrix2D(middle, -turn, 1), (size, size)) & centred[1]).sum()
             for turn in turns
         ]
         shift = (centres[1] - centres[0] + size / 2) % size - size / 2
@@ -117,10 +112,7 @@ def test_the_pixels_move_as_the_label_says() -> None:
     axis = {"x": 0, "y": 1, "angle": 2, "size": 3}
     right = {
         label: np.mean(
-            [
-                np.sign(direction_seen(motion.clip_frames(5, "test", label, i))[axis[moving]]) == way
-                for i in range(8)
-            ]
+            [np.sign(direction_seen(motion.clip_frames(5, "test", label, i))[axis[moving]]) == way for i in range(8)]
         )
         for label, (moving, way) in motion_scene.CLASSES.items()
     }

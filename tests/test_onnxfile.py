@@ -63,9 +63,7 @@ def external_in_branch() -> onnx.ModelProto:
 
 
 def native() -> onnx.ModelProto:
-    return model(
-        helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context=b"\x7fELF")
-    )
+    return model(helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context=b"\x7fELF"))
 
 
 def native_in_function() -> onnx.ModelProto:
@@ -79,9 +77,7 @@ def test_plain_models_pass() -> None:
     check_onnx(plain().SerializeToString(), "plain")
 
 
-@pytest.mark.parametrize(
-    "build", [external, external_in_constant, external_by_entries_alone, external_in_branch]
-)
+@pytest.mark.parametrize("build", [external, external_in_constant, external_by_entries_alone, external_in_branch])
 def test_tensors_in_other_files_are_refused(build: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(BundleError, match=r"bad\.onnx keeps tensors in other files"):
         check_onnx(build().SerializeToString(), "bad.onnx")

@@ -75,9 +75,7 @@ def test_float32_weights_come_back_exactly() -> None:
     np.testing.assert_array_equal(np.float32(json.loads(record.to_json())["weights"]), weights)
 
 
-@pytest.mark.parametrize(
-    "name", ["two\nlines.mp4", "\u2028.mp4", "\x1b[31m.mp4", 'quo"te\\.mp4', "\udcff.mp4", ""]
-)
+@pytest.mark.parametrize("name", ["two\nlines.mp4", "\u2028.mp4", "\x1b[31m.mp4", 'quo"te\\.mp4', "\udcff.mp4", ""])
 def test_any_file_name_stays_on_one_line_and_comes_back(tmp_path: Path, name: str) -> None:
     with RouteLog(tmp_path / "log") as log:
         log.append(RouteRecord.from_prediction(prediction(name), DIGEST))

@@ -19,9 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-m", "runtime", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=120
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=120)
 
 
 def assert_one_error_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
@@ -43,9 +41,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_video(folder / f"clip_{n}.mp4", seed=n) for n in range(3)]
 
 
-def test_predict_answers_every_video_and_logs_it(
-    tiny: TinyBundle, videos: list[Path], tmp_path: Path
-) -> None:
+def test_predict_answers_every_video_and_logs_it(tiny: TinyBundle, videos: list[Path], tmp_path: Path) -> None:
     log = tmp_path / "routes.jsonl"
     done = run("predict", tiny.root, *videos, "--log", log)
     assert (done.returncode, done.stderr) == (0, "")
@@ -82,9 +78,7 @@ def test_a_bad_video_among_good_ones_costs_its_line_and_the_exit_code(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text\n", b"\x00" * 5000])
-def test_nothing_is_written_when_nothing_was_answered(
-    tiny: TinyBundle, tmp_path: Path, content: bytes | None
-) -> None:
+def test_nothing_is_written_when_nothing_was_answered(tiny: TinyBundle, tmp_path: Path, content: bytes | None) -> None:
     bad = tmp_path / "bad.mp4"
     if content is not None:
         bad.write_bytes(content)

@@ -60,12 +60,9 @@ def write_avi(path: Path, frames: Sequence[np.ndarray], fps: int = 10, promised:
     main = struct.pack("<14I", 10**6 // fps, 0, 0, 0, count, 0, 1, 0, width, height, 0, 0, 0, 0)
     stream = b"vidsMJPG" + struct.pack("<10I4h", 0, 0, 0, 1, fps, 0, count, 0, 0, 0, 0, 0, width, height)
     picture = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", width * height * 3, 0, 0, 0, 0)
-    header = _list(
-        b"hdrl", _chunk(b"avih", main) + _list(b"strl", _chunk(b"strh", stream) + _chunk(b"strf", picture))
-    )
+    header = _list(b"hdrl", _chunk(b"avih", main) + _list(b"strl", _chunk(b"strh", stream) + _chunk(b"strf", picture)))
     chunks = b"".join(
-        _chunk(b"00dc", cv2.imencode(".jpg", np.ascontiguousarray(frame[..., ::-1]))[1].tobytes())
-        for frame in frames
+        _chunk(b"00dc", cv2.imencode(".jpg", np.ascontiguousarray(frame[..., ::-1]))[1].tobytes()) for frame in frames
     )
     body = b"AVI " + header + _list(b"movi", chunks)
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)

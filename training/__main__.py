@@ -49,7 +49,9 @@ def fit(
     validate_clips: Annotated[int, typer.Option(help="validation clips attacked per epoch")] = DEFAULT.validate_clips,
     seed: Annotated[int, typer.Option(help="seed of everything random")] = DEFAULT.seed,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = DEFAULT.device,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
+    ] = False,
 ) -> None:
     """Train a sparse mixture with a defence; the run's folder can be resumed and exported."""
     given = {k: v for k, v in locals().items() if k in FitSettings.model_fields}

@@ -20,7 +20,9 @@ def augment(x: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Te
     n, _, _, height, width = x.shape
     offsets = torch.randint(0, 2 * shift + 1, (n, 2), generator=generator).tolist()
     mirror = (torch.rand(n, generator=generator) < 0.5).tolist()
-    wide = pad(x.flatten(1, 2), (shift,) * 4, mode="replicate").view(*x.shape[:3], height + 2 * shift, width + 2 * shift)
+    wide = pad(x.flatten(1, 2), (shift,) * 4, mode="replicate").view(
+        *x.shape[:3], height + 2 * shift, width + 2 * shift
+    )
     out = torch.empty_like(x)
     for i, (top, left) in enumerate(offsets):
         clip = wide[i, :, :, top : top + height, left : left + width]

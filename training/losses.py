@@ -31,9 +31,7 @@ def weak_experts(
     return [(top.indices[:, i], weights[:, i]) for i in range(top.indices.shape[1])]
 
 
-def step_loss(
-    step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise
-) -> Tensor:
+def step_loss(step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise) -> Tensor:
     """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
 
     The inner attack sees the model in eval mode; the outer loss is taken in training mode.

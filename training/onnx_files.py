@@ -108,7 +108,10 @@ def compose_single(router: Path, experts: list[Path], classes: int, path: Path) 
             [result],
         )
         skipped = helper.make_graph(
-            [helper.make_node("Identity", [before], [f"expert_{j}/before"])], f"without_expert_{j}", [], [rest]
+            [helper.make_node("Identity", [before], [f"expert_{j}/before"])],
+            f"without_expert_{j}",
+            [],
+            [rest],
         )
         nodes += [
             helper.make_node("Equal", ["route", f"index_{j}"], [f"mask_{j}"]),

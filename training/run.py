@@ -1,10 +1,10 @@
 """A run's folder: settings, metrics, the best and the last weights. Safe against a kill at any moment.
 
-    run.json              settings and classes
-    metrics.jsonl         one line per finished epoch
-    best/                 twin.safetensors, twin.json: averaged weights of the best robust validation accuracy
-    epoch-0007/           twin, and everything that resuming needs; only the newest is kept
-    state.json            which epoch folder is the newest
+run.json              settings and classes
+metrics.jsonl         one line per finished epoch
+best/                 twin.safetensors, twin.json: averaged weights of the best robust validation accuracy
+epoch-0007/           twin, and everything that resuming needs; only the newest is kept
+state.json            which epoch folder is the newest
 """
 
 import json

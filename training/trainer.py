@@ -55,14 +55,14 @@ class Trainer:
         self.fit: FitSettings = run.record.settings
         self.steps = find_method(self.fit.method)
         if self.fit.device == "cuda" and not torch.cuda.is_available():
-            raise BackendError("--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch")
+            raise BackendError(
+                "--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch"
+            )
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(self.fit.seed)
         self.model = build_model(run.record.spec).to(self.fit.device)
-        self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True
-        )
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.fit.weight_decay), lr=self.fit.lr)
         by_tensor = {parameter: name for name, parameter in self.model.named_parameters()}
         self.names = [by_tensor[p] for group in self.optimizer.param_groups for p in group["params"]]

@@ -8,20 +8,13 @@ from torch import Tensor
 
 from audit.attacks import ATTACKS
 from audit.attacks.loop import frozen
+from audit.statistics import load_entropy, load_of
 from models import VideoMoE
 from runtime.clips import ClipArrays
 from training.batches import batches
 
 # Two paths that mask different things: the margin through hard dispatch, and the joint attack through the gate.
 WATCHED = ("pgd-margin", "j-tlga")
-
-
-def load_entropy(route: Tensor, experts: int) -> float:
-    """Entropy of the expert load as a share of its largest value log M: 1 for an even load, 0 for a collapsed router."""
-    if experts < 2:
-        return 1.0
-    share = torch.bincount(route, minlength=experts).double() / len(route)
-    return float(torch.special.entr(share).sum() / torch.tensor(float(experts)).log())
 
 
 def validate(
@@ -53,18 +46,17 @@ def validate(
         attacked.append(out.route)
         flips.append(out.route != route)
         progress(len(y))
-    experts = len(model.experts)
-    before, after = torch.cat(routes), torch.cat(attacked)
+    before, after = (load_of(torch.cat(r).cpu().numpy(), len(model.experts)) for r in (routes, attacked))
     return {
-        "clean": _share(torch.cat(clean)),
-        "robust": _share(torch.cat(robust)),
-        "load": (torch.bincount(before, minlength=experts) / len(before)).tolist(),
-        "load_entropy": load_entropy(before, experts),
-        "attacked_load_entropy": load_entropy(after, experts),
-        "route_flips": _share(torch.cat(flips)),
-        "clips": len(before),
+        "clean": _share(clean),
+        "robust": _share(robust),
+        "load": before.tolist(),
+        "load_entropy": load_entropy(before),
+        "attacked_load_entropy": load_entropy(after),
+        "route_flips": _share(flips),
+        "clips": len(clips.labels),
     }
 
 
-def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())
+def _share(hits: list[Tensor]) -> float:
+    return float(torch.cat(hits).double().mean())

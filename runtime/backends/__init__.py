@@ -12,9 +12,7 @@ from runtime.errors import BackendError
 
 __all__ = ["BACKENDS", "Backend", "OnnxRuntime", "Session", "open_backend"]
 
-BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {
-    name: partial(OnnxRuntime, name) for name in PROVIDERS
-}
+BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {name: partial(OnnxRuntime, name) for name in PROVIDERS}
 
 
 def open_backend(name: str, threads: int | None = None) -> Backend:

@@ -49,9 +49,7 @@ class MotionSpec:
         for part in filter(None, (p.strip() for p in settings.split(","))):
             key, _, value = (p.strip() for p in part.partition("="))
             if key not in ("seed", *_SPLITS) or key in values:
-                raise DataError(
-                    f"{text}: {part!r} is not understood; write motion:seed=0,train=250,val=25,test=40"
-                )
+                raise DataError(f"{text}: {part!r} is not understood; write motion:seed=0,train=250,val=25,test=40")
             if not (value.isascii() and value.isdigit()):
                 raise DataError(f"{text}: {key} must be a whole number from 0, not {value!r}")
             values[key] = int(value)
@@ -101,9 +99,7 @@ def cached(spec: str | MotionSpec, progress: Callable[[int, int], None] | None =
     return folder if (folder / "manifest.csv").is_file() else render(spec, folder, progress)
 
 
-def render(
-    spec: str | MotionSpec, out: str | Path, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def render(spec: str | MotionSpec, out: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """Render a motion set into the new folder `out`: video files and manifest.csv. Returns `out`.
 
     `progress(done, total)` is called after each clip. The folder appears only when it is complete. Raises
@@ -123,9 +119,7 @@ def render(
         temporary.chmod(0o755)
         _move(temporary, out)
     except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written ({error.strerror}); free some space or choose another"
-        ) from None
+        raise DataError(f"{out}: cannot be written ({error.strerror}); free some space or choose another") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
@@ -165,9 +159,7 @@ def write_video(path: Path, frames: np.ndarray) -> None:
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, motion_scene.FPS, (width, height))
     try:
         if not writer.isOpened():
-            raise DataError(
-                f"{path}: OpenCV cannot write Motion JPEG video here; check space and permissions"
-            )
+            raise DataError(f"{path}: OpenCV cannot write Motion JPEG video here; check space and permissions")
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
     finally:

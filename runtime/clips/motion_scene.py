@@ -143,9 +143,7 @@ def _shape(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return alpha.astype(np.float32) / 255, _smooth_noise(rng, _TEMPLATE, waves=4)
 
 
-def _place(
-    alpha: np.ndarray, texture: np.ndarray, angle: float, size: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _place(alpha: np.ndarray, texture: np.ndarray, angle: float, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Turn and scale the shape about the canvas's corner-wrapped origin: mask and texture (_CANVAS,
     _CANVAS).
     """

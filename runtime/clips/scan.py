@@ -93,8 +93,7 @@ class Reader:
                     likely, wanted = None, set()
         if not stamps:
             raise ClipError(
-                f"{self.path}: not one frame could be decoded (damaged, or a codec that this OpenCV lacks); "
-                f"{RE_ENCODE}"
+                f"{self.path}: not one frame could be decoded (damaged, or a codec that this OpenCV lacks); {RE_ENCODE}"
             )
         scan.fps = sampling.usable_fps(stated_fps(capture), stamps)
         scan.starts = sampling.clean_stamps(stamps, scan.fps)

@@ -61,9 +61,7 @@ class ClipSet:
             raise DataError(f"{self.name}: cannot take {n} clips; ask for at least 1")
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.rows))
-        class_order = {
-            self.classes[i]: int(rank) for rank, i in enumerate(rng.permutation(len(self.classes)))
-        }
+        class_order = {self.classes[i]: int(rank) for rank, i in enumerate(rng.permutation(len(self.classes)))}
         turns: dict[str, int] = {}
         ranked = []
         for i in order.tolist():
@@ -150,9 +148,7 @@ def load_clips(
 def _rows(root: Path, name: str, reader: csv.DictReader[str]) -> tuple[ClipRow, ...]:
     missing = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(
-            f"{name}: {MANIFEST} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
-        )
+        raise DataError(f"{name}: {MANIFEST} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
     rows: list[ClipRow] = []
     seen: set[str] = set()
     for cells in reader:
@@ -180,9 +176,7 @@ def _inside(root: Path, file: str, where: str) -> Path:
     pure = PurePosixPath(file)
     windows = PureWindowsPath(file)
     if pure.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in file:
-        raise DataError(
-            f"{where}: {file!r} is not a plain path inside the set; write it relative, without .."
-        )
+        raise DataError(f"{where}: {file!r} is not a plain path inside the set; write it relative, without ..")
     path = root / pure
     try:
         inside = path.resolve().is_relative_to(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +29,6 @@ def audit(
     limit: Annotated[int | None, typer.Option(min=1, help="Audit at most this many clips.")] = None,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written."""
-    # Read when torch loads, which is later. By default its threads spin as they wait for each other; on cores
-    # shared with other work an audit then took five times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)
     if opened.manifest.twin is None:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# Before torch loads: its spinning threads slow tests down many times on cores shared with other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

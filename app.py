@@ -14,14 +14,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
+# Both are read when the library is imported; spinning threads would slow an attack down on shared cores.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import cv2
+import gradio as gr
 import numpy as np
 import torch
 import typer
 from PIL import Image
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
-import gradio as gr
 
 from audit.attacks import SUITES, find_attack
 from audit.eightbit import nearest_inside

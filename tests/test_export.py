@@ -1,0 +1,134 @@
+"""A run becomes a bundle: twin, split files and the composed file say the same, and only chosen experts run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from models import VideoMoE, build_model, load_twin
+from runtime import Engine
+from runtime.clips import ClipArrays, to_network
+from runtime.errors import DataError
+from training.export import write_bundle
+from training.onnx_files import export_network
+from training.run import RunRecord
+from training.settings import FitSettings
+
+SETTINGS = FitSettings(data="none", experts=3, width=4, router_width=4, blocks=(1, 1, 0, 0), frames=4, size=16)
+RECORD = RunRecord(settings=SETTINGS, classes=("a", "b", "c"), tools={})
+
+
+def spread_model() -> VideoMoE:
+    """Random experts behind a router that sends clips to all of them."""
+    torch.manual_seed(0)
+    model = build_model(RECORD.spec).eval()
+    # Scores of a random network hardly differ between clips; centred and stretched they do.
+    with torch.no_grad():
+        scores = model.router(torch.from_numpy(to_network(frames(64))))
+        score = model.router.score
+        score.weight.mul_(100)
+        score.bias.copy_(100 * (score.bias - scores.mean(0)))
+    return model
+
+
+def frames(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    tint = rng.integers(0, 200, (n, 1, 1, 1, 3))
+    return (tint + rng.integers(0, 56, (n, 4, 16, 16, 3))).astype(np.uint8)
+
+
+def probe_clips(n: int = 4) -> ClipArrays:
+    names = tuple(str(i) for i in range(n))
+    return ClipArrays(frames(n), np.zeros(n, np.int64), names, names, RECORD.classes)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("export") / "bundle"
+    write_bundle(spread_model(), RECORD, probe_clips(), root, training={}, single=True)
+    return root
+
+
+def composed(path: Path, clips: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"clip": to_network(clips)}), strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
+def test_twin_split_files_and_composed_file_agree(bundle: Path, n: int) -> None:
+    clips = frames(n, seed=n)
+    with torch.no_grad():
+        twin = load_twin(bundle).outputs(torch.from_numpy(to_network(clips)))
+        logits, route, router = twin.deployed.numpy(), twin.route.numpy(), twin.router.numpy()
+    if n == 33:
+        assert set(route) == {0, 1, 2}, "the clips must visit every expert for this to show anything"
+    with Engine.load(bundle) as engine:
+        answers = engine.predict_batch(clips)
+    single = composed(bundle / "moe.onnx", clips)
+    assert [a.route.expert for a in answers] == route.tolist() == single["route"].tolist()
+    np.testing.assert_allclose(np.stack([a.logits for a in answers]), logits, atol=1e-4)
+    np.testing.assert_allclose(single["logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(single["router_logits"], router, rtol=1e-4, atol=1e-4)
+
+
+def test_the_composed_file_runs_the_chosen_experts_only(bundle: Path, tmp_path: Path) -> None:
+    clips = frames(33, seed=33)
+    sound = composed(bundle / "moe.onnx", clips)
+    model = onnx.load(bundle / "moe.onnx")
+    # A poisoned expert that ran on a clip would leave NaN behind.
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("expert_1/") and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), np.nan, np.float32), tensor.name))
+    onnx.save(model, tmp_path / "poisoned.onnx")
+    poisoned = composed(tmp_path / "poisoned.onnx", clips)
+    hit = sound["route"] == 1
+    assert 0 < hit.sum() < 33
+    assert np.isnan(poisoned["logits"][hit]).all()
+    np.testing.assert_array_equal(poisoned["logits"][~hit], sound["logits"][~hit])
+
+
+def test_nothing_of_the_exporting_machine_is_in_the_files(bundle: Path) -> None:
+    here = str(Path(__file__).resolve().parent.parent).encode()
+    for path in bundle.iterdir():
+        data = path.read_bytes()
+        assert here not in data, path.name
+        assert b"site-packages" not in data, path.name
+
+
+def test_a_graph_that_lost_a_convolution_is_refused(tmp_path: Path) -> None:
+    class Hides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Conv3d(3, 2, 1), nn.Conv3d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x).mean((2, 3, 4))
+
+    with pytest.raises(RuntimeError, match="1 convolutions of 2"):
+        export_network(Hides(), torch.zeros(1, 3, 4, 8, 8), "logits", tmp_path / "lost.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_kept(bundle: Path) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    with pytest.raises(DataError, match="exists"):
+        write_bundle(spread_model(), RECORD, probe_clips(), bundle, training={})
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.export.write_manifest", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(spread_model(), RECORD, probe_clips(), tmp_path / "out", training={})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,169 @@
+"""The mixture, its gradient paths, the experts and their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import (
+    EXPERTS,
+    ExpertSpec,
+    ModelSpec,
+    RouterSpec,
+    VideoMoE,
+    build_expert,
+    build_model,
+    load_twin,
+    save_twin,
+)
+from models.router import ConvRouter
+from runtime.errors import BundleError, MethodError
+
+SHAPE = (3, 4, 8, 8)
+TINY = ModelSpec(classes=5, router=RouterSpec(width=2), experts=(ExpertSpec(width=2, blocks=(1, 1, 0, 0)),) * 3)
+
+
+class Linear(nn.Module):
+    """Flattened clip times a matrix; counts the clips it was given."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3 * 4 * 8 * 8, outputs))
+        self.clips = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clips += len(x)
+        return x.flatten(1) @ self.weight
+
+
+@pytest.fixture
+def linear() -> VideoMoE:
+    return VideoMoE(Linear(4), [Linear(5) for _ in range(4)])
+
+
+def clips(n: int) -> Tensor:
+    return torch.rand(n, *SHAPE)
+
+
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_each_clip_gets_the_logits_of_the_expert_with_the_highest_score(linear: VideoMoE, n: int) -> None:
+    x = clips(n)
+    route = (x.flatten(1) @ linear.router.weight).argmax(1)
+    expected = torch.stack([x[i].flatten() @ linear.experts[j].weight for i, j in enumerate(route)])
+    torch.testing.assert_close(linear(x), expected)
+    torch.testing.assert_close(linear.outputs(x).route, route)
+
+
+def test_only_the_chosen_experts_run(linear: VideoMoE) -> None:
+    x = clips(17)
+    load = torch.bincount(linear.outputs(x).route, minlength=4).tolist()
+    assert max(load) < 17, "the clips must be spread for this to show anything"
+    linear(x)
+    assert [expert.clips for expert in linear.experts] == load
+
+
+@pytest.mark.parametrize("path", ["hard", "switch", "straight-through", "soft"])
+def test_paths_are_their_formulas(linear: VideoMoE, path: str) -> None:
+    x = clips(6)
+    router, every = linear.router(x), linear.every_expert(x)
+    gate, chosen = router.softmax(1), nn.functional.one_hot(router.argmax(1), 4).float()
+    weights = {"hard": chosen, "switch": chosen * gate, "straight-through": chosen, "soft": gate}[path]
+    outputs = linear.outputs(x, path)
+    torch.testing.assert_close(outputs.logits, torch.einsum("nm,nmk->nk", weights, every))
+    torch.testing.assert_close(outputs.deployed, linear(x))
+
+
+@pytest.mark.parametrize(
+    ("path", "reaches"), [("hard", False), ("switch", True), ("straight-through", True), ("soft", True)]
+)
+def test_the_router_has_a_gradient_on_every_path_but_the_hard_one(linear: VideoMoE, path: str, reaches: bool) -> None:
+    linear.outputs(clips(6), path).logits.square().sum().backward()
+    gradient = linear.router.weight.grad
+    assert (gradient is not None and bool(gradient.abs().sum() > 0)) == reaches
+
+
+def test_the_straight_through_gradient_is_that_of_the_soft_gate(linear: VideoMoE) -> None:
+    x = clips(6)
+    upstream = torch.randn(6, 5)
+    found = torch.autograd.grad((linear.outputs(x, "straight-through").logits * upstream).sum(), linear.router.weight)[
+        0
+    ]
+    every = linear.every_expert(x).detach()
+    gate = linear.router(x).softmax(1)
+    expected = torch.autograd.grad((torch.einsum("nm,nmk->nk", gate, every) * upstream).sum(), linear.router.weight)[0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_unknown_path_is_named_with_the_known_ones(linear: VideoMoE) -> None:
+    with pytest.raises(MethodError, match=r"'tunnel'.*hard, switch"):
+        linear.outputs(clips(1), "tunnel")
+
+
+def test_r3d18_has_the_published_size() -> None:
+    # 33,371,472 parameters is what torchvision documents for r3d_18 with 400 classes.
+    assert sum(weight.numel() for weight in build_expert("r3d18", classes=400).parameters()) == 33_371_472
+
+
+def test_a_stage_of_no_blocks_is_left_out() -> None:
+    short = build_expert("r3d18", classes=5, width=2, blocks=(1, 1, 0, 0))
+    assert short(clips(2)).shape == (2, 5)
+    assert short.fc.in_features == 4
+
+
+@pytest.mark.parametrize("kind", sorted(EXPERTS))
+def test_experts_take_raw_pixels_and_give_logits(kind: str) -> None:
+    expert = build_expert(kind, classes=7, width=2).eval()
+    assert expert(clips(3)).shape == (3, 7)
+
+
+def test_the_router_costs_a_few_per_cent_of_an_expert() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def cost(network: nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter:
+            network.eval()(torch.rand(1, 3, 12, 48, 48))
+        return counter.get_total_flops()
+
+    assert cost(ConvRouter(4)) < 0.05 * cost(build_expert("r3d18", classes=10, width=16))
+
+
+def test_an_unknown_expert_is_named_with_the_known_ones() -> None:
+    with pytest.raises(MethodError, match=r"'vit'.*r3d18"):
+        build_expert("vit", classes=5)
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        save_twin(build_model(TINY), TINY, tmp_path)
+        return tmp_path
+
+    def test_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        model = build_model(TINY).eval()
+        save_twin(model, TINY, tmp_path)
+        x = clips(4)
+        assert torch.equal(load_twin(tmp_path)(x), model(x))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["twin.json", "twin.safetensors"]
+
+    def test_is_readable_by_other_users(self, folder: Path) -> None:
+        assert (folder / "twin.safetensors").stat().st_mode & 0o044 == 0o044
+
+    @pytest.mark.parametrize("name", ["twin.json", "twin.safetensors"])
+    @pytest.mark.parametrize("damage", ["missing", "empty", "text"])
+    def test_a_damaged_file_is_one_clear_line(self, folder: Path, name: str, damage: str) -> None:
+        if damage == "missing":
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(b"" if damage == "empty" else b"not a checkpoint")
+        with pytest.raises(BundleError) as raised:
+            load_twin(folder)
+        assert str(folder) in str(raised.value)
+
+    def test_weights_of_another_architecture_are_refused(self, folder: Path) -> None:
+        wider = TINY.model_copy(update={"router": RouterSpec(width=4)})
+        (folder / "twin.json").write_text(wider.model_dump_json())
+        with pytest.raises(BundleError, match=r"twin\.safetensors does not fit"):
+            load_twin(folder)

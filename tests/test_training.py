@@ -1,0 +1,278 @@
+"""Schedules, losses, balance, and a trainer that can be killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from audit.attacks import ATTACKS
+from models import VideoMoE, build_model
+from runtime.clips import ClipArrays, to_network
+from runtime.errors import BackendError, DataError, MethodError
+from training.balance import balanced_assignment, load_balance
+from training.batches import augment, batches
+from training.losses import step_loss, weak_experts
+from training.methods import METHODS, find_method
+from training.run import Run, RunRecord
+from training.settings import FitSettings, settings_from
+from training.trainer import Trainer, learning_rate
+
+SMALL: dict[str, Any] = {
+    "data": "none",
+    "experts": 2,
+    "width": 4,
+    "router_width": 2,
+    "blocks": (1, 1, 0, 0),
+    "frames": 4,
+    "size": 8,
+    "batch": 8,
+    "inner_steps": 2,
+    "shift": 0,
+    "average": 0.5,
+    "validate_clips": 8,
+}
+
+
+class Silent:
+    """A reporter that keeps what it is told, and can stop the run at a given batch."""
+
+    def __init__(self, stop: tuple[int, str, int] | None = None) -> None:
+        self.stop = stop
+        self.metrics: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None:
+        if (epoch, step, done) == self.stop:
+            raise KeyboardInterrupt
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self.metrics.append(metrics)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def clip_arrays(frames: np.ndarray, labels: np.ndarray) -> ClipArrays:
+    names = tuple(f"{i}.avi" for i in range(len(labels)))
+    return ClipArrays(frames=frames, labels=labels, files=names, sha256=names, classes=("a", "b"))
+
+
+def two_signals(n: int, seed: int) -> ClipArrays:
+    """Clips that show their class twice: in faint stripes that never lie, and in a bright half that lies in 20 %.
+
+    The stripes are 6/255 strong, so that a perturbation of 8/255 can repaint them; the halves it cannot.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=n)
+    shown = np.where(rng.random(n) < 0.2, 1 - labels, labels)
+    frames = rng.integers(108, 148, (n, 4, 8, 8, 3)).astype(int)
+    half = np.where(np.arange(8) < 4, 1, -1)[None, None, None, :, None] * (1 - 2 * shown)[:, None, None, None, None]
+    stripes = np.where(np.arange(8) % 2, 1, -1)[None, None, :, None, None] * (1 - 2 * labels)[:, None, None, None, None]
+    return clip_arrays(np.clip(frames + 25 * half + 6 * stripes, 0, 255).astype(np.uint8), labels)
+
+
+def train(root: Path, reporter: Silent | None = None, **settings: Any) -> Run:
+    fit = FitSettings(**{**SMALL, **settings})
+    try:
+        run = Run.open(root)
+    except DataError:
+        run = Run.create(root, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+    Trainer(run, two_signals(48, 0), two_signals(24, 1), reporter or Silent()).go()
+    return run
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return run.load_resume()
+
+
+class TestTrainer:
+    @pytest.mark.parametrize("stop", [(1, "router", 2), (2, "experts", 3), (2, "moe", 6)])
+    def test_a_run_killed_and_resumed_ends_with_the_same_weights(
+        self, tmp_path: Path, stop: tuple[int, str, int]
+    ) -> None:
+        through = train(tmp_path / "through", epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", Silent(stop), epochs=2)
+        resumed = train(tmp_path / "killed", epochs=2)
+        expected = weights(through)
+        found = weights(resumed)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert [m["epoch"] for m in resumed.metrics] == [1, 2]
+
+    def test_another_seed_gives_other_weights(self, tmp_path: Path) -> None:
+        one, other = (weights(train(tmp_path / str(seed), epochs=1, seed=seed)) for seed in (0, 1))
+        assert any(not torch.equal(one[name], other[name]) for name in one)
+
+    def test_adversarial_training_turns_to_the_signal_that_an_attack_cannot_repaint(self, tmp_path: Path) -> None:
+        last = {}
+        for method, epochs in (("plain", 8), ("at-m", 8), ("j-tlat", 5)):
+            run = train(tmp_path / method, method=method, epochs=epochs, lr=1e-2, ramp=0.5)
+            last[method] = run.metrics[-1]
+        assert last["plain"]["clean"] > 0.9
+        assert last["plain"]["robust"] < 0.3
+        # The bright half alone is right in 80 %.
+        assert last["at-m"]["robust"] > 0.65
+        assert last["j-tlat"]["robust"] > 0.65
+
+    def test_keeps_the_best_epoch_and_the_newest(self, tmp_path: Path) -> None:
+        run = train(tmp_path, epochs=3, method="plain")
+        assert sorted(path.name for path in tmp_path.glob("epoch-*")) == ["epoch-0003"]
+        assert (tmp_path / "best" / "twin.safetensors").exists()
+        assert len(run.metrics) == 3
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_warns_of_a_collapsed_router_and_of_a_loss_that_is_not_finite(self, tmp_path: Path) -> None:
+        reporter = Silent()
+        run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))
+        trainer = Trainer(run, two_signals(8, 0), two_signals(8, 1), reporter)
+        trainer._warn({"epoch": 3, "loss": {"moe": float("nan")}, "load_entropy": 0.1})
+        assert [text.split(":")[0] for text in reporter.warnings] == ["epoch 3", "epoch 3"]
+        assert "--lr" in reporter.warnings[0]
+        assert "--balance" in reporter.warnings[1]
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+    def test_cuda_is_refused_where_there_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(BackendError, match="cuda"):
+            train(tmp_path, device="cuda")
+
+    def test_a_second_run_in_the_same_folder_is_refused(self, tmp_path: Path) -> None:
+        record = RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={})
+        Run.create(tmp_path, record)
+        with pytest.raises(DataError, match="--resume"):
+            Run.create(tmp_path, record)
+
+    def test_a_run_without_an_epoch_has_nothing_to_export(self, tmp_path: Path) -> None:
+        run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))
+        with pytest.raises(DataError, match="first epoch"):
+            run.load_best()
+
+
+class TestSteps:
+    @pytest.fixture
+    def model(self) -> VideoMoE:
+        return build_model(FitSettings(**SMALL).model(2))
+
+    @pytest.mark.parametrize(
+        ("method", "number", "moved"), [("j-tlat", 0, "router."), ("j-tlat", 1, "experts."), ("at-m", 0, "")]
+    )
+    def test_a_step_moves_its_part_alone(self, tmp_path: Path, method: str, number: int, moved: str) -> None:
+        fit = FitSettings(**{**SMALL, "method": method})
+        run = Run.create(tmp_path, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+        trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
+        before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        # The first epoch starts at a learning rate of zero; take a batch from the middle of the warm-up.
+        trainer._sweep(1, number, trainer.steps[number])
+        changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert changed
+        assert all(name.startswith(moved) for name in changed)
+
+    def test_weak_experts_are_the_top_two_where_a_guided_attack_leads(self) -> None:
+        model = build_model(FitSettings(**{**SMALL, "experts": 4}).model(2)).eval()
+        x, y = next(batches(two_signals(8, 0), 8, "cpu"))
+        step, fit = METHODS["j-tlat"][1], FitSettings(**SMALL)
+        (first, heavy), (second, light) = weak_experts(step, model, x, y, 8 / 255, fit, torch.zeros_like)
+        assert step.finder is not None
+        scores = model.router(step.finder(model, x, y, 8 / 255, 2, noise=torch.zeros_like(x), lam=fit.inner_lam))
+        order = scores.argsort(1, descending=True)
+        assert torch.equal(first, order[:, 0])
+        assert torch.equal(second, order[:, 1])
+        torch.testing.assert_close(heavy + light, torch.ones(8))
+        assert bool((heavy >= light).all())
+
+    def test_the_loss_of_plain_training_is_cross_entropy_and_balance(self, model: VideoMoE) -> None:
+        x, y = next(batches(two_signals(8, 0), 8, "cpu"))
+        fit = FitSettings(**{**SMALL, "balance": 0.25})
+        # In eval mode, where a second forward pass gives the same numbers.
+        model.eval()
+        found = step_loss(METHODS["plain"][0], model, x, y, 8 / 255, fit, torch.zeros_like)
+        outputs = model.outputs(x, "switch")
+        expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
+        torch.testing.assert_close(found, expected)
+
+    def test_unknown_method_is_named_with_the_known_ones(self) -> None:
+        with pytest.raises(MethodError, match=r"'magic'.*at-m.*j-tlat"):
+            find_method("magic")
+
+    def test_every_inner_attack_is_a_row_of_the_attacks(self) -> None:
+        for steps in METHODS.values():
+            for step in steps:
+                assert step.inner is None or any(row.but(keep="last") == step.inner for row in ATTACKS.values())
+
+
+class TestBalance:
+    def test_an_even_load_costs_one_and_a_collapsed_router_the_number_of_experts(self) -> None:
+        even = torch.eye(4).repeat(3, 1) * 50
+        collapsed = torch.tensor([[50.0, 0, 0, 0]]).repeat(12, 1)
+        assert load_balance(even).item() == pytest.approx(1.0)
+        assert load_balance(collapsed).item() == pytest.approx(4.0)
+
+    def test_assignment_is_even_although_the_router_prefers_one_expert(self) -> None:
+        router = torch.randn(400, 4) + torch.tensor([6.0, 0, 0, 0])
+        assert (router.argmax(1) == 0).double().mean() > 0.95
+        share = torch.bincount(balanced_assignment(router, rounds=50), minlength=4) / 400
+        assert share.min() > 0.2
+
+    def test_assignment_keeps_a_choice_that_is_even_already(self) -> None:
+        router = torch.eye(4).repeat(5, 1) * 3
+        assert torch.equal(balanced_assignment(router), router.argmax(1))
+
+
+class TestBatches:
+    def test_each_clip_once_and_as_the_runtime_would_see_it(self) -> None:
+        clips = two_signals(10, 0)
+        x, y = (torch.cat(parts) for parts in zip(*batches(clips, 4, "cpu"), strict=True))
+        assert torch.equal(x, torch.from_numpy(to_network(clips.frames)))
+        assert torch.equal(y, torch.from_numpy(clips.labels))
+
+    def test_shuffled_batches_are_full_and_repeat_with_the_seed(self) -> None:
+        clips = two_signals(10, 0)
+        one, same, other = (
+            [b[0] for b in batches(clips, 4, "cpu", torch.Generator().manual_seed(s))] for s in (1, 1, 2)
+        )
+        assert [len(x) for x in one] == [4, 4]
+        assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+        assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    def test_a_shift_is_the_same_in_every_frame_and_within_bounds(self) -> None:
+        x = torch.zeros(64, 1, 3, 9, 9)
+        x[..., 4, 4] = 1
+        moved = augment(x, 2, False, torch.Generator().manual_seed(0))
+        where = moved[:, 0].flatten(2).argmax(2)
+        assert bool((where == where[:, :1]).all())
+        rows, columns = where[:, 0] // 9, where[:, 0] % 9
+        assert set(rows.tolist()) == set(columns.tolist()) == {2, 3, 4, 5, 6}
+
+    def test_flip_mirrors_about_half_of_the_clips_left_to_right(self) -> None:
+        x = torch.zeros(200, 1, 1, 2, 4)
+        x[..., 0, 0] = 1
+        flipped = augment(x, 0, True, torch.Generator().manual_seed(0))[:, 0, 0, 0, 3] == 1
+        assert 0.35 < flipped.double().mean() < 0.65
+
+
+def test_learning_rate_warms_up_and_ends_at_zero() -> None:
+    assert learning_rate(0) == 0
+    assert learning_rate(0.1) == pytest.approx(1)
+    assert learning_rate(1) == pytest.approx(0)
+    assert learning_rate(0.55) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("method_", "x"), ("eps", 2.0), ("device", "tpu")])
+def test_a_setting_out_of_range_is_one_line_with_its_name(name: str, value: object) -> None:
+    with pytest.raises(MethodError) as raised:
+        settings_from({**SMALL, name: value})
+    assert name.replace("_", "-") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_metrics_of_an_epoch_that_was_not_finished_are_forgotten(tmp_path: Path) -> None:
+    run = train(tmp_path, epochs=1, method="plain")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"epoch": 2, "robust": 1.0}) + "\n")
+    assert [m["epoch"] for m in run.metrics] == [1]

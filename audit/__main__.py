@@ -27,8 +27,14 @@ def audit(
     policy: Annotated[str, typer.Option(help=f"TOML file, or one of {', '.join(shipped())}.")] = "standard",
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path("audit-report"),
     limit: Annotated[int | None, typer.Option(min=1, help="Audit at most this many clips.")] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Run every attack on every clip: figures per attack, at more cost.")
+    ] = False,
 ) -> None:
-    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written."""
+    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
+
+    An audit that was killed goes on where it was when it is started again in the same way.
+    """
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)
     if opened.manifest.twin is None:
@@ -39,12 +45,12 @@ def audit(
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from audit import screen
-    from audit.certify import certify
+    from audit.certify import WORK, certify
 
     started = time.perf_counter()
     with screen.progress() as show:
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=show.decoding), opened)
-        result = certify(opened, clips, rules, show.attacking)
+        result = certify(opened, clips, rules, show.attacking, thorough, out / WORK)
     written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if not result.verdict.passed:

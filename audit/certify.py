@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from audit.agreement import Agreement, replay
 from audit.evaluation import Evaluation, Progress, evaluate
 from audit.gate import Verdict, decide
+from audit.journal import Journal, key_of
 from audit.policy import Policy
 from audit.report import build, write
 from audit.sanity import Sanity, inspect
@@ -19,6 +21,7 @@ from runtime.bundle import Bundle
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import BundleError
 
+WORK = ".work"  # folder beside the report while the audit runs
 INSPECTED = 16  # clips that the signs of masked gradients are looked for on
 
 
@@ -48,11 +51,25 @@ class Audit:
             self.verdict,
             seconds,
         )
-        return write(out, report, self.clips, self.evaluation)
+        written = write(out, report, self.clips, self.evaluation)
+        # Last: killed before this, the audit still goes on from its results.
+        shutil.rmtree(Path(out) / WORK, ignore_errors=True)
+        return written
 
 
-def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, progress: Progress | None = None) -> Audit:
+def certify(
+    bundle: Bundle,
+    clips: ClipArrays,
+    policy: Policy,
+    progress: Progress | None = None,
+    thorough: bool = False,
+    work: Path | None = None,
+) -> Audit:
     """Audits a bundle on clips whose labels count in the bundle's order of classes.
+
+    Args:
+        thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
+        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
 
     Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape.
     """
@@ -68,6 +85,9 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, progress: Progres
         rules = policy.attacks
         some = slice(0, INSPECTED)
         sanity = inspect(model, x[some], y[some], seed=rules.seed, steps=rules.steps)
+        key = key_of(
+            {"bundle": bundle.digest, "policy": policy.digest, "thorough": thorough}, clips.frames, clips.labels
+        )
         evaluation = evaluate(
             model,
             x,
@@ -76,7 +96,9 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, progress: Progres
             suite=rules.suite,
             seed=rules.seed,
             steps=rules.steps,
+            thorough=thorough,
             progress=progress,
+            journal=Journal(work, key) if work else None,
         )
         agreement = replay(engine, clips.frames, evaluation)
     verdict = decide(evaluation, agreement, sanity, policy)

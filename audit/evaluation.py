@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from audit.attacks import SUITES, find_attack
+from audit.cost import Cost, counted
+from audit.journal import Journal
+from audit.measures import Measures
 from audit.statistics import Proportion
 from audit.tally import AttackFunction, ByEps, Tally
 from audit.untouched import untouched
@@ -33,6 +36,8 @@ class Evaluation:
         tested: tested[name][eps] (N,) bool: the attack ran on the clip at this eps, or felled it at a smaller
             one. Thorough: all clean-correct clips. Otherwise: those that no earlier attack had felled.
         route: route[name][eps] (N,) expert chosen under this attack; the clean one where not tested.
+        measures: measures[name][eps]: how far this attack moved router and model, where tested.
+        costs: costs[name][eps]: passes that it took.
         adversarial: adversarial[eps] (N, T, H, W, 3) uint8: per clip the perturbed clip with the smallest
             class margin after rounding to 8 bits within the eps-box; the clean clip where none is smaller.
         adversarial_label, adversarial_route: [eps] (N,) the model's class and expert on those 8-bit clips.
@@ -53,6 +58,8 @@ class Evaluation:
     per_attack: dict[str, ByEps]
     tested: dict[str, ByEps]
     route: dict[str, ByEps]
+    measures: dict[str, dict[float, Measures]]
+    costs: dict[str, dict[float, Cost]]
     adversarial: ByEps
     adversarial_label: ByEps
     adversarial_route: ByEps
@@ -82,6 +89,7 @@ def evaluate(
     batch_size: int = 32,
     thorough: bool = True,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Evaluation:
     """Attacks every clip that the model gets right, and reports per clip what holds.
 
@@ -94,9 +102,10 @@ def evaluate(
         seed: of the attacks' random starts.
         steps: iterations of each attack.
         batch_size: clips attacked at once; changes speed and memory, not results.
-        thorough: True runs every attack on every clean-correct clip, as per-attack figures need. False spares
-            clips that have already fallen the later attacks: same `robust`, less work.
+        thorough: True runs every attack at every eps on every clean-correct clip, as per-attack figures need.
+            False spares clips that have already fallen the later attacks: same `robust`, less work.
         progress: called with (done, total, what); both count clips times attacks times eps.
+        journal: keeps what is found as it is found; what it holds already is not attacked again.
 
     The verdict on a perturbed clip is a fresh `model(x_adv)`; attacks are not trusted with it.
 
@@ -105,8 +114,8 @@ def evaluate(
         batch_size that make no sense.
     """
     attacks, radii = resolve(suite), _checked(x, y, eps, batch_size)
-    with untouched(model):
-        tally = Tally(model, x, y, radii, batch_size)
+    with untouched(model), counted(model) as passes:
+        tally = Tally(model, x, y, radii, batch_size, passes)
         each, done = int(tally.clean.sum()), 0
         total = len(attacks) * len(radii) * each
         for name, attack in attacks.items():
@@ -117,7 +126,12 @@ def evaluate(
                     if progress:
                         progress(done, total, f"{name} at {radius * 255:g}/255")
                     some = left[start : start + batch_size]
-                    tally.run(name, attack, radius, some, steps, seed)
+                    unit = journal.find(name, radius, some) if journal else None
+                    if unit is None:
+                        unit = tally.attack(attack, name, radius, some, steps, seed)
+                        if journal:
+                            journal.keep(name, radius, some, unit)
+                    tally.enter(name, radius, some, unit)
                     done += len(some)
         if progress:
             progress(total, total, "attacks done")
@@ -136,6 +150,8 @@ def evaluate(
         per_attack=tally.held,
         tested=tally.tested,
         route=tally.route,
+        measures=tally.measures,
+        costs=tally.costs,
         adversarial=tally.frames,
         adversarial_label=tally.worst_label,
         adversarial_route=tally.worst_route,

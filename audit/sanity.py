@@ -59,7 +59,7 @@ def inspect(model: VideoMoE, x: Tensor, y: Tensor, seed: int = 0, steps: int = 1
             dead.append(_dead(model, clips, labels))
             far = find_attack(FAR_ATTACK)(model, clips.clone(), labels, eps=FAR, steps=steps, seed=seed)
             verify(FAR_ATTACK, clips, far, FAR)
-            right.append(judge(model, far, labels)[0] == labels.cpu().numpy())
+            right.append(judge(model, far, labels).label == labels.cpu().numpy())
     return Sanity(
         training=training,
         repeat_difference=repeat,

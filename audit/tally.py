@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audit.budget import verify
+from audit.cost import KINDS, Cost, Passes
 from audit.eightbit import nearest_inside, to_frames
+from audit.journal import Unit
+from audit.measures import Measures
 from audit.untouched import device_of
 from models import VideoMoE
 from runtime.clips import to_network
@@ -18,35 +22,62 @@ AttackFunction = Callable[..., Tensor]
 ByEps = dict[float, np.ndarray]
 
 
-def judge(model: VideoMoE, x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A fresh deployed forward: class, expert, and class margin (logit of y minus the best other), each (N,).
+@dataclass(frozen=True)
+class Answer:
+    """A fresh deployed forward on n clips.
 
-    A model that answers NaN or infinity has not answered: class -1, which is never right.
+    Attributes:
+        label: (n,) class; -1 where the model answers NaN or infinity, which is no answer and never right.
+        route: (n,) expert. margin: (n,) logit of the true class minus the best other.
+        router, logits: (n, M) and (n, K) float32.
     """
+
+    label: np.ndarray
+    route: np.ndarray
+    margin: np.ndarray
+    router: np.ndarray
+    logits: np.ndarray
+
+
+def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
+    """What the model, as deployed, says of clips x with true classes y."""
     with torch.no_grad():
-        logits, route = model(x), model.router(x).argmax(1)
+        outputs = model.outputs(x)
+        logits, route = outputs.deployed, outputs.route
         margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
         answered = logits.isfinite().all(1)
-        label = logits.argmax(1).where(answered, -1)
-        return label.cpu().numpy(), route.cpu().numpy(), margin.where(answered, -torch.inf).cpu().numpy()
+        found = (
+            logits.argmax(1).where(answered, -1),
+            route,
+            margin.where(answered, -torch.inf),
+            outputs.router,
+            logits,
+        )
+        return Answer(*(each.cpu().numpy() for each in found))
 
 
 class Tally:
     """Arrays over all N clips; `Evaluation` documents them. The model must be frozen and in eval mode."""
 
-    def __init__(self, model: VideoMoE, x: Tensor, y: Tensor, radii: tuple[float, ...], batch_size: int) -> None:
-        self.model, self.x, self.y, self.radii = model, x, y, radii
+    def __init__(
+        self, model: VideoMoE, x: Tensor, y: Tensor, radii: tuple[float, ...], batch_size: int, passes: Passes
+    ) -> None:
+        self.model, self.x, self.y, self.radii, self._passes = model, x, y, radii, passes
         self.device = device_of(model)
         parts = [
             judge(model, x[i : i + batch_size].to(self.device), y[i : i + batch_size].to(self.device))
             for i in range(0, len(x), batch_size)
         ]
-        self.clean_label, self.clean_route, margin = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.clean_label, self.clean_route, margin, self.clean_router, self.clean_logits = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in Answer.__dataclass_fields__
+        )
         self.labels = y.cpu().numpy()
         self.clean = self.clean_label == self.labels
         self.held: dict[str, ByEps] = {}
         self.tested: dict[str, ByEps] = {}
         self.route: dict[str, ByEps] = {}
+        self.measures: dict[str, dict[float, Measures]] = {}
+        self.costs: dict[str, dict[float, Cost]] = {}
         frames = to_frames(x)
         self.margin = {radius: margin.copy() for radius in radii}
         self.frames = {radius: frames.copy() for radius in radii}
@@ -61,32 +92,59 @@ class Tally:
         for book, start in ((self.held, self.clean), (self.route, self.clean_route)):
             # What fell at a smaller eps has fallen here: that perturbed clip lies in this box too.
             book.setdefault(name, {})[radius] = (book[name][max(smaller)] if smaller else start).copy()
+        before = self.measures.setdefault(name, {})
+        before[radius] = before[max(smaller)].copy() if smaller else Measures.none(len(self.clean))
         held = self.held[name][radius]
         self.tested.setdefault(name, {})[radius] = wanted | (self.clean & ~held)
-        return np.flatnonzero(wanted & held)
+        self.costs.setdefault(name, {})[radius] = Cost(0, np.zeros(len(KINDS), np.int64))
+        # Thorough figures are of this eps, so a clip felled at a smaller one is attacked again.
+        return np.flatnonzero(wanted if thorough else wanted & held)
 
-    def run(self, name: str, attack: AttackFunction, radius: float, some: np.ndarray, steps: int, seed: int) -> None:
-        """Attacks the clips `some` (indices) and enters the verdicts."""
+    def attack(self, attack: AttackFunction, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Unit:
+        """Attacks the clips `some` (indices); enters nothing."""
+        before = self._passes.total.copy()
         x, y = self.x[some].to(self.device), self.y[some].to(self.device)
         # eps = 0 is the clean clip by definition, whatever an attack would make of it.
         x_adv = attack(self.model, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed) if radius else x
         verify(name, x, x_adv, radius)
-        label, route, _ = judge(self.model, x_adv.detach(), y)
-        self.held[name][radius][some] = label == self.labels[some]
-        self.route[name][radius][some] = route
-        self._keep(list(self.held).index(name), radius, some, nearest_inside(x, x_adv.detach(), radius))
+        x_adv = x_adv.detach()
+        answer, frames = judge(self.model, x_adv, y), nearest_inside(x, x_adv, radius)
+        rounded = judge(self.model, torch.from_numpy(to_network(frames)).to(self.device), y)
+        return Unit(
+            label=answer.label,
+            route=answer.route,
+            router=answer.router,
+            logits=answer.logits,
+            distance=(x_adv - x).double().flatten(1).norm(dim=1).cpu().numpy(),
+            rounded_label=rounded.label,
+            rounded_route=rounded.route,
+            rounded_margin=rounded.margin,
+            frames=frames[rounded.margin < self.margin[radius][some]],
+            passes=self._passes.total - before,
+        )
 
-    def _keep(self, by: int, radius: float, some: np.ndarray, frames: np.ndarray) -> None:
+    def enter(self, name: str, radius: float, some: np.ndarray, unit: Unit) -> None:
+        """Enters what `attack` found for the clips `some`; call it in the order of the attacks and radii."""
+        self.held[name][radius][some] &= unit.label == self.labels[some]
+        self.route[name][radius][some] = unit.route
+        self.measures[name][radius].enter(
+            some, (self.clean_router[some], unit.router), (self.clean_logits[some], unit.logits), unit.distance
+        )
+        cost = self.costs[name][radius]
+        self.costs[name][radius] = Cost(cost.clips + len(some), cost.passes + unit.passes)
+        self._keep(list(self.held).index(name), radius, some, unit)
+
+    def _keep(self, by: int, radius: float, some: np.ndarray, unit: Unit) -> None:
         """Keeps, at this and every larger eps, the 8-bit clip with the smallest margin so far."""
-        rounded = torch.from_numpy(to_network(frames)).to(self.device)
-        label, route, margin = judge(self.model, rounded, self.y[some].to(self.device))
-        for larger in (r for r in self.radii if r >= radius):
-            worse = margin < self.margin[larger][some]
+        place = np.cumsum(unit.rounded_margin < self.margin[radius][some]) - 1
+        # The margin kept at a larger eps is never the greater one, so a clip that improves there has its frames.
+        for larger in sorted((r for r in self.radii if r >= radius), reverse=True):
+            worse = unit.rounded_margin < self.margin[larger][some]
             at = some[worse]
-            self.margin[larger][at] = margin[worse]
-            self.frames[larger][at] = frames[worse]
-            self.worst_label[larger][at] = label[worse]
-            self.worst_route[larger][at] = route[worse]
+            self.margin[larger][at] = unit.rounded_margin[worse]
+            self.frames[larger][at] = unit.frames[place[worse]]
+            self.worst_label[larger][at] = unit.rounded_label[worse]
+            self.worst_route[larger][at] = unit.rounded_route[worse]
             self.worst_by[larger][at] = by
 
     def robust(self, radius: float) -> np.ndarray:

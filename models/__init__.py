@@ -2,7 +2,7 @@
 
 from models.build import ExpertSpec, ModelSpec, RouterSpec, build_model
 from models.checkpoint import load_twin, save_twin
-from models.experts import EXPERTS, build_expert
+from models.experts import EXPERTS, build_expert, find_expert
 from models.moe import Outputs, VideoMoE
 from models.paths import PATHS
 
@@ -16,6 +16,7 @@ __all__ = [
     "VideoMoE",
     "build_expert",
     "build_model",
+    "find_expert",
     "load_twin",
     "save_twin",
 ]

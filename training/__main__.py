@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from models import find_expert
 from runtime.clips import load_clips, open_set
 from runtime.errors import DataError, main
 from training.export import export_bundle
@@ -14,7 +15,7 @@ from training.methods import find_method
 from training.run import Run, RunRecord
 from training.screen import Screen, console
 from training.settings import FitSettings, settings_from
-from training.trainer import Trainer
+from training.trainer import Trainer, require_device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = FitSettings(data="")
@@ -55,17 +56,15 @@ def fit(
 ) -> None:
     """Train a sparse mixture with a defence; the run's folder can be resumed and exported."""
     given = {k: v for k, v in locals().items() if k in FitSettings.model_fields}
-    find_method(method)
-    if resume and (out / "run.json").exists():
-        run = Run.open(out)
-        settings, classes = run.record.settings, run.record.classes
-        clip_set = open_set(settings.data)
-        if clip_set.classes != classes:
-            raise DataError(f"{settings.data}: its classes are no longer those of the run in {out}")
-    else:
-        settings = settings_from(given | {"eps": eps / 255, "blocks": blocks.split(",")})
-        clip_set = open_set(data)
-        run = None
+    run = Run.open(out) if resume and (out / "run.json").exists() else None
+    settings = run.record.settings if run else settings_from(given | {"eps": eps / 255, "blocks": blocks.split(",")})
+    # Whatever can be wrong is found before the folder is made.
+    find_method(settings.method)
+    find_expert(settings.expert)
+    require_device(settings.device)
+    clip_set = open_set(settings.data)
+    if run and clip_set.classes != run.record.classes:
+        raise DataError(f"{settings.data}: its classes are no longer those of the run in {out}")
     console.print(f"reading {clip_set.name}")
     train = load_clips(clip_set.split("train"), settings.contract)
     val_set = clip_set.split("val")

@@ -43,6 +43,12 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+def require_device(device: str) -> None:
+    """Raises BackendError if this torch cannot run on `device`, rather than falling back to another."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendError("--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch")
+
+
 class Trainer:
     """One run over one training and one validation set.
 
@@ -54,10 +60,7 @@ class Trainer:
         self.run, self.train, self.val, self.reporter = run, train, val, reporter
         self.fit: FitSettings = run.record.settings
         self.steps = find_method(self.fit.method)
-        if self.fit.device == "cuda" and not torch.cuda.is_available():
-            raise BackendError(
-                "--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch"
-            )
+        require_device(self.fit.device)
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(self.fit.seed)

@@ -12,6 +12,13 @@ EXPERTS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+def find_expert(kind: str) -> Callable[..., nn.Module]:
+    """The row of that name. Raises MethodError, naming the known ones."""
+    if kind not in EXPERTS:
+        raise MethodError(f"unknown expert '{kind}': choose one of {', '.join(sorted(EXPERTS))}")
+    return EXPERTS[kind]
+
+
 def build_expert(kind: str, classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:
     """A fresh expert, (N, 3, T, H, W) in [0, 1] -> (N, classes) logits.
 
@@ -21,6 +28,4 @@ def build_expert(kind: str, classes: int, width: int = 64, blocks: Sequence[int]
     Example:
         >>> expert = build_expert("r3d18", classes=10, width=16)
     """
-    if kind not in EXPERTS:
-        raise MethodError(f"unknown expert '{kind}': choose one of {', '.join(sorted(EXPERTS))}")
-    return EXPERTS[kind](classes=classes, width=width, blocks=blocks)
+    return find_expert(kind)(classes=classes, width=width, blocks=blocks)

@@ -32,7 +32,8 @@ def spread_model() -> VideoMoE:
     # Scores of a random network hardly differ between clips; centred and stretched they do.
     with torch.no_grad():
         scores = model.router(torch.from_numpy(to_network(frames(64))))
-        score = model.router.score
+        score = model.router.get_submodule("score")
+        assert isinstance(score, nn.Linear)
         score.weight.mul_(100)
         score.bias.copy_(100 * (score.bias - scores.mean(0)))
     return model

@@ -1,0 +1,1 @@
+"""Benchmarks, not tests: ratios measured within one run. `make bench` runs them all."""

@@ -90,9 +90,7 @@ def test_the_straight_through_gradient_is_that_of_the_soft_gate(linear: VideoMoE
     x = clips(6)
     upstream = torch.randn(6, 5)
     (weight,) = linear.router.parameters()
-    found = torch.autograd.grad((linear.outputs(x, "straight-through").logits * upstream).sum(), linear.router.weight)[
-        0
-    ]
+    found = torch.autograd.grad((linear.outputs(x, "straight-through").logits * upstream).sum(), weight)[0]
     every = linear.every_expert(x).detach()
     gate = linear.router(x).softmax(1)
     expected = torch.autograd.grad((torch.einsum("nm,nmk->nk", gate, every) * upstream).sum(), weight)[0]

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from audit.agreement import Agreement, replay
+from audit.cost import gflops
 from audit.evaluation import Evaluation, Progress, evaluate
 from audit.gate import Verdict, decide
 from audit.journal import Journal, key_of
 from audit.policy import Policy
 from audit.report import build, write
 from audit.sanity import Sanity, inspect
+from audit.statistics import load_of
 from models import load_twin
 from runtime import Engine
 from runtime.bundle import Bundle
@@ -27,7 +29,7 @@ INSPECTED = 16  # clips that the signs of masked gradients are looked for on
 
 @dataclass(frozen=True)
 class Audit:
-    """All that an audit found, and its verdict."""
+    """All that an audit found, and its verdict. `gflops`: as `audit.cost.gflops` gives them."""
 
     bundle: Bundle
     policy: Policy
@@ -36,21 +38,11 @@ class Audit:
     agreement: Agreement
     sanity: Sanity
     verdict: Verdict
+    gflops: dict[str, float]
 
     def write(self, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, Path]:
         """Writes report.json and report.html into `out` and says where they lie."""
-        report = build(
-            self.bundle,
-            data,
-            limit,
-            self.policy,
-            self.clips,
-            self.evaluation,
-            self.agreement,
-            self.sanity,
-            self.verdict,
-            seconds,
-        )
+        report = build(self, data, limit, seconds)
         written = write(out, report, self.clips, self.evaluation)
         # Last: killed before this, the audit still goes on from its results.
         shutil.rmtree(Path(out) / WORK, ignore_errors=True)
@@ -102,4 +94,5 @@ def certify(
         )
         agreement = replay(engine, clips.frames, evaluation)
     verdict = decide(evaluation, agreement, sanity, policy)
-    return Audit(bundle, policy, clips, evaluation, agreement, sanity, verdict)
+    operations = gflops(model, x[:1], load_of(evaluation.clean_route, evaluation.experts))
+    return Audit(bundle, policy, clips, evaluation, agreement, sanity, verdict, operations)

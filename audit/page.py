@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from audit.evaluation import Evaluation
+from audit.overlap import iou_histograms
 from audit.plots import accuracy_curve, amplified, load_bars, strip
 from runtime.clips import ClipArrays
 
@@ -28,6 +29,8 @@ def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) ->
     )
     environment.filters["percent"] = percent
     environment.filters["interval"] = interval
+    environment.filters["cell"] = cell
+    environment.filters["measure"] = measure
     gate = report["policy"]["content"]["attacks"]["gate_eps"]
     at_gate = next(point for point in report["eps"] if point["eps_255"] == gate)
     return environment.get_template("report.html.j2").render(
@@ -37,6 +40,7 @@ def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) ->
         # Drawn by matplotlib from numbers and attack names alone, so markup is safe here and only here.
         curve=Markup(_curve(report, gate)),  # noqa: S704
         bars=Markup(load_bars(report["router"]["clean"]["load"], at_gate["router"]["load"], gate)),  # noqa: S704
+        overlap=Markup(iou_histograms(at_gate["per_attack"])),  # noqa: S704
         fallen=_fallen(report, clips, evaluation, gate),
     )
 
@@ -51,6 +55,18 @@ def interval(proportion: dict[str, Any]) -> str:
     if proportion["share"] is None:
         return "–"
     return f"{100 * proportion['share']:.1f} % ({100 * proportion['low']:.1f}–{100 * proportion['high']:.1f})"
+
+
+def cell(proportion: dict[str, Any]) -> str:
+    """For a narrow column: '75.0', and the interval '63–84' on a line of its own."""
+    if proportion["share"] is None:
+        return "–"
+    return f"{100 * proportion['share']:.1f}\n{100 * proportion['low']:.0f}–{100 * proportion['high']:.0f}"
+
+
+def measure(found: dict[str, Any]) -> str:
+    """A mean with half the width of its interval: '0.823 ± 0.21'."""
+    return "–" if found["mean"] is None else f"{found['mean']:.3g} ± {found['high'] - found['mean']:.2g}"
 
 
 def _curve(report: dict[str, Any], gate: int) -> str:

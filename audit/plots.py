@@ -31,7 +31,7 @@ def accuracy_curve(
         attacks: points {"eps_255", "share"} of each attack.
         bound: (eps_255, share) that the policy asks for.
     """
-    figure, axes = _figure(7.2, 3.7)
+    drawing, (axes,) = figure(7.2, 3.7)
     for colour, (name, points) in zip(LINES * len(attacks), attacks.items(), strict=False):
         axes.plot(*_xy(points), color=colour, lw=1.2, ls=(0, (4, 2)), marker="o", ms=3, label=name)
     x, y = _xy(worst)
@@ -51,13 +51,13 @@ def accuracy_curve(
         )
     axes.set(xlabel="eps (L-inf, 1/255)", ylabel="accuracy, %", ylim=(-2, 102), xticks=x)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc="outside lower center", ncols=5)
-    return _svg(figure)
+    drawing.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc="outside lower center", ncols=5)
+    return svg(drawing)
 
 
 def load_bars(before: Sequence[float], after: Sequence[float], eps_255: float) -> str:
     """SVG of each expert's share of the clips, unattacked and under the worst perturbation found."""
-    figure, axes = _figure(7.2, 2.6)
+    drawing, (axes,) = figure(7.2, 2.6)
     at = np.arange(len(before))
     for shift, load, colour, label in (
         (-0.2, before, BLUE, "unattacked"),
@@ -68,8 +68,8 @@ def load_bars(before: Sequence[float], after: Sequence[float], eps_255: float) -
     highest = 100 * max(*before, *after)
     axes.set(ylabel="clips, %", xticks=at, ylim=(0, max(highest * 1.15, 1)))
     axes.set_xticklabels([f"expert {j}" for j in at])
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
-    return _svg(figure)
+    drawing.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return svg(drawing)
 
 
 def strip(frames: np.ndarray, height: int = 96) -> str:
@@ -95,24 +95,27 @@ def _xy(points: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
     return [point["eps_255"] for point in points], [100 * (point["share"] or 0.0) for point in points]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty drawing in the report's style, width x height in inches, with its axes side by side."""
     # Figure, not pyplot: no global state, and nothing that waits for a display.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.grid(axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=9, length=0)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    return figure, axes
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    every = [drawing.add_subplot(1, columns, n + 1) for n in range(columns)]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.grid(axis="y", color=GRID, lw=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=MUTED, labelsize=9, length=0)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+    return drawing, every
 
 
-def _svg(figure: Figure) -> str:
+def svg(drawing: Figure) -> str:
+    """The drawing as inline SVG, equal bytes for equal drawings."""
     out = io.StringIO()
     # Text stays text (selectable, in the page's font); fixed ids, so that equal charts are equal bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hardroute", "font.family": "sans-serif"}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]

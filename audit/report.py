@@ -11,21 +11,19 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from audit import figures, tables
 from audit.agreement import Agreement, worst_case
-from audit.attacks import ATTACKS
+from audit.cost import spent
 from audit.evaluation import Evaluation
-from audit.gate import Verdict
 from audit.page import render
-from audit.policy import Policy
-from audit.sanity import Sanity
-from audit.statistics import Proportion, load_entropy, load_of
-from runtime.bundle import Bundle
+from audit.statistics import Proportion
 from runtime.clips import ClipArrays
 from runtime.errors import HardrouteError
+
+if TYPE_CHECKING:
+    from audit.certify import Audit
 
 SCHEMA_VERSION = 1
 THREAT_MODEL = {
@@ -37,19 +35,10 @@ THREAT_MODEL = {
 }
 
 
-def build(
-    bundle: Bundle,
-    data: str,
-    limit: int | None,
-    policy: Policy,
-    clips: ClipArrays,
-    evaluation: Evaluation,
-    agreement: Agreement,
-    sanity: Sanity,
-    verdict: Verdict,
-    seconds: float,
-) -> dict[str, Any]:
+def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[str, Any]:
     """The content of report.json (schema version 1): plain values, shares in [0, 1], eps in 1/255."""
+    bundle, policy, evaluation, agreement = found.bundle, found.policy, found.evaluation, found.agreement
+    sanity, verdict = found.sanity, found.verdict
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,16 +58,20 @@ def build(
             "contract": bundle.manifest.contract.model_dump(mode="json"),
         },
         "data": {"name": data, "split": policy.data.split, "clips": len(evaluation), "limit": limit},
+        "thorough": evaluation.thorough,
         "policy": {"digest": policy.digest, "content": policy.model_dump(mode="json")},
         "threat_model": THREAT_MODEL,
-        "attacks": [_attack(name, evaluation) for name in evaluation.attacks],
+        "attacks": [figures.attack_row(name, evaluation) for name in evaluation.attacks],
         "clean": {
             "audited": Proportion.of(evaluation.clean).as_dict(),
             "deployed": Proportion.of(agreement.clean_right).as_dict(),
             "both": Proportion.of(evaluation.clean & agreement.clean_right).as_dict(),
         },
-        "eps": [_at(eps, evaluation, agreement) for eps in evaluation.eps],
-        "router": {"experts": evaluation.experts, "clean": _load(evaluation.clean_route, evaluation.experts)},
+        "eps": [figures.at(eps, evaluation, agreement) for eps in evaluation.eps],
+        "router": {"experts": evaluation.experts, "clean": figures.load(evaluation.clean_route, evaluation.experts)},
+        "tables": tables.build(evaluation, agreement, policy.attacks.gate_eps / 255, found.gflops),
+        "gflops": found.gflops,
+        "cost": spent(evaluation.costs, len(evaluation)),
         "agreement": {
             "clean": Proportion.of(agreement.clean).as_dict(),
             "lowest": agreement.lowest().as_dict(),
@@ -91,7 +84,7 @@ def build(
             "far": sanity.far.as_dict(),
             "chance": sanity.chance,
         },
-        "clips": _clips(clips, evaluation, agreement, bundle.manifest.classes),
+        "clips": _clips(found.clips, evaluation, agreement, bundle.manifest.classes),
         "versions": _versions(),
     }
 
@@ -123,51 +116,6 @@ def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation
 def _finite(value: float) -> float | None:
     # JSON has no infinity; null stands for "no finite answer".
     return value if math.isfinite(value) else None
-
-
-def _attack(name: str, evaluation: Evaluation) -> dict[str, Any]:
-    row = ATTACKS.get(name)
-    if row is None:
-        return {"name": name}
-    return {
-        "name": name,
-        "steps": 1 if row.single_step else evaluation.steps,
-        "runs": evaluation.experts if row.every_expert else 1,
-        "step_rule": row.rule.__name__,
-        "path": row.path,
-        "random_start": row.random_start,
-        "keeps": row.keep,
-        "seed": evaluation.seed,
-        "settings": asdict(row.settings),
-    }
-
-
-def _at(eps: float, evaluation: Evaluation, agreement: Agreement) -> dict[str, Any]:
-    changed = evaluation.adversarial_route[eps] != evaluation.clean_route
-    return {
-        "eps_255": round(eps * 255, 6),
-        "worst_case": Proportion.of(worst_case(evaluation, agreement, eps)).as_dict(),
-        "audited": Proportion.of(evaluation.robust[eps]).as_dict(),
-        "deployed_on_replay": Proportion.of(agreement.replayed_right[eps]).as_dict(),
-        "agreement_on_replay": Proportion.of(agreement.replayed[eps]).as_dict(),
-        "per_attack": {
-            name: {
-                "accuracy": evaluation.accuracy(name, eps).as_dict(),
-                "tested": int(evaluation.tested[name][eps].sum()),
-                "route_flips": evaluation.flips(name, eps).as_dict(),
-            }
-            for name in evaluation.attacks
-        },
-        "router": {
-            **_load(evaluation.adversarial_route[eps], evaluation.experts),
-            "flips": Proportion.of(changed[evaluation.clean]).as_dict(),
-        },
-    }
-
-
-def _load(routes: np.ndarray, experts: int) -> dict[str, Any]:
-    load = load_of(routes, experts)
-    return {"load": load.tolist(), "entropy": load_entropy(load)}
 
 
 def _clips(

@@ -1,0 +1,80 @@
+"""Tables in the shape of those of the paper on TLGA and J-TLAT, so that they can be laid beside each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from audit.agreement import Agreement, worst_case
+from audit.evaluation import Evaluation
+from audit.measures import summary
+from audit.statistics import Proportion
+
+# Tab. 1: by the part that is attacked.
+PARTS: dict[str, tuple[str, ...]] = {
+    "Router": ("pgd-r", "tla-r", "tlga-r"),
+    "Expert": ("pgd-e", "tla-e"),
+    "Overall": ("fgsm", "pgd", "tla-m"),
+    "Joint": ("j-tla", "j-tlga"),
+}
+# Tab. 2: one row per model. A column is the worst case per clip over its attacks.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "PGD": ("pgd",),
+    "AA": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "TT": ("tt",),
+    "FGSM": ("fgsm",),
+    "TLA-M": ("tla-m",),
+    "TLA-E": ("tla-e",),
+    "TLGA-R": ("tlga-r",),
+    "J-TLGA": ("j-tlga",),
+}
+# Fig. 5: what each ingredient of J-TLGA adds.
+ABLATION = ("pgd", "la", "t-pgd", "tla-m", "j-tlga")
+
+
+def build(evaluation: Evaluation, agreement: Agreement, gate: float, gflops: dict[str, float]) -> dict[str, Any]:
+    """`by_part`, `this_model` and `ablation`, each null unless its attacks were run on every clean-correct clip.
+
+    Cells are proportions of all clips, with n and interval; `lips_r` and `lips_j` are means of norm ratios.
+    """
+    return {
+        "by_part": _by_part(evaluation),
+        "this_model": _this_model(evaluation, agreement, gate, gflops),
+        "ablation": _grid(evaluation, ABLATION) if _ran(evaluation, ABLATION) else None,
+    }
+
+
+def _ran(evaluation: Evaluation, names: tuple[str, ...]) -> bool:
+    return evaluation.thorough and set(names) <= set(evaluation.attacks)
+
+
+def _by_part(evaluation: Evaluation) -> dict[str, Any] | None:
+    groups = {part: tuple(name for name in names if _ran(evaluation, (name,))) for part, names in PARTS.items()}
+    if not all(groups.values()):
+        return None
+    return {part: _grid(evaluation, names) for part, names in groups.items()}
+
+
+def _grid(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: [evaluation.accuracy(name, eps).as_dict() for eps in evaluation.eps] for name in names}
+
+
+def _this_model(
+    evaluation: Evaluation, agreement: Agreement, gate: float, gflops: dict[str, float]
+) -> dict[str, Any] | None:
+    columns = {title: names for title, names in COLUMNS.items() if _ran(evaluation, names)}
+    if not columns:
+        return None
+    accuracies = {
+        title: np.logical_and.reduce([evaluation.per_attack[name][gate] for name in names])
+        for title, names in columns.items()
+    }
+    cells = {"CLEAN": evaluation.clean} | accuracies | {"worst case": worst_case(evaluation, agreement, gate)}
+    return {
+        "eps_255": round(gate * 255, 6),
+        "accuracy": {title: Proportion.of(outcomes).as_dict() for title, outcomes in cells.items()},
+        "lips_r": summary(evaluation.measures["tlga-r"][gate].router_slope) if "TLGA-R" in columns else None,
+        "lips_j": summary(evaluation.measures["j-tlga"][gate].model_slope) if "J-TLGA" in columns else None,
+        "gflops": gflops,
+    }

@@ -12,6 +12,7 @@ from audit.attacks.noise import per_clip
 from audit.attacks.objectives import Objective
 from audit.attacks.reference import Reference
 from audit.attacks.settings import Settings
+from audit.attacks.steady import Steady
 from audit.attacks.steps import Rule, constant
 from models import VideoMoE
 from runtime.errors import MethodError
@@ -74,7 +75,7 @@ class Attack:
         if self.random_start:
             start = x + eps * (per_clip(x, seed) if noise is None else noise)
         worst = Worst(x) if self.keep == "worst" else None
-        with frozen(model):
+        with frozen(model), Steady():
             for expert in range(len(model.experts)) if self.every_expert else [None]:
                 if expert is not None:
                     aim = torch.full_like(y, expert)

@@ -46,8 +46,7 @@ class Studio:
     def __init__(self, bundle: Path, samples: str) -> None:
         self.engine = Engine.load(bundle)
         self.twin = load_twin(bundle)
-        rows = open_set(samples).rows
-        self.samples = [(str(row.path), row.label) for row in rows if row.label in self.engine.classes]
+        self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
 
     def classify(self, video: str | None) -> tuple[Any, ...]:
         """Returns what the network sees (HTML), class probabilities, router weights, routing-log record."""
@@ -169,14 +168,13 @@ def page(studio: Studio) -> gr.Blocks:
         lane: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
         video.upload(lambda: AS_CLASSIFIED, None, truth, api_visibility="private")
         video.change(said_plainly(studio.classify), video, [seen, label, router, record], **lane)
-        shown = [said, *pictures, *classes, *routers]
-        go.click(said_plainly(studio.attack), [video, truth, name, eps, steps], shown, **lane)
+        shown, asked = [said, *pictures, *classes, *routers], [video, truth, name, eps, steps]
+        go.click(said_plainly(studio.attack), asked, shown, **lane)
     return blocks.queue(max_size=16, api_open=False)
 
 
 def picture(title: str) -> gr.Image:
-    gr.Markdown(title)  # a label of its own would lie on the first frame
-    # PNG: a lossy picture would change the very pixels that are to be compared.
+    gr.Markdown(title)  # a label of its own would lie on the first frame; and lossy pictures would hide the noise
     return gr.Image(label=title, show_label=False, format="png", buttons=["fullscreen"], interactive=False)
 
 

@@ -78,7 +78,10 @@ def test_a_sample_is_classified(page: Page, studio: app.Studio) -> None:
     expect(block(page, "Router")).to_contain_text(f"expert {prediction.route.expert}")
     expect(block(page, "Routing-log line")).to_contain_text(prediction.clip_sha256)
     expect(page.get_by_label("True label")).to_have_value(label)
-    assert page.locator("img.clip").evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
+    assert (
+        page.locator("img.clip").evaluate("image => image.decode().then(() => image.naturalWidth)")
+        == studio.engine.contract.width
+    )
     keep(page, "app-classify")
 
 
@@ -113,7 +116,10 @@ def test_an_attack_shows_before_and_after(page: Page, studio: app.Studio) -> Non
     pictures = page.get_by_role("tabpanel").locator("img[src*='/file=']")
     expect(pictures).to_have_count(3)
     for picture in pictures.all():
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 6 * 49 * 3
+        assert (
+            picture.evaluate("image => image.decode().then(() => image.naturalWidth)")
+            == 6 * (studio.engine.contract.width + 1) * 3
+        )
     for title in ("Class before", "Class after", "Router before", "Router after"):
         expect(block(page, title)).to_contain_text("%")
     keep(page, "app-attack")

@@ -24,7 +24,6 @@ from runtime.clips import ClipArrays, to_network
 from runtime.errors import BundleError
 
 WORK = ".work"  # folder beside the report while the audit runs
-INSPECTED = 16  # clips that the signs of masked gradients are looked for on
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,6 @@ def certify(
             )
         x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
         rules = policy.attacks
-        some = slice(0, INSPECTED)
-        sanity = inspect(model, x[some], y[some], seed=rules.seed, steps=rules.steps)
         key = key_of(
             {"bundle": bundle.digest, "policy": policy.digest, "thorough": thorough}, clips.frames, clips.labels
         )
@@ -92,6 +89,8 @@ def certify(
             progress=progress,
             journal=Journal(work, key) if work else None,
         )
+        gate = rules.gate_eps / 255
+        sanity = inspect(model, x, y, evaluation.robust[gate], gate, rules.seed, rules.steps)
         agreement = replay(engine, clips.frames, evaluation)
     verdict = decide(evaluation, agreement, sanity, policy)
     operations = gflops(model, x[:1], load_of(evaluation.clean_route, evaluation.experts))

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from audit.agreement import Agreement, worst_case
 from audit.evaluation import Evaluation
+from audit.flags import Check, black_box, flags
 from audit.policy import Policy
-from audit.sanity import FAR, Sanity
+from audit.sanity import Sanity
 from audit.statistics import Proportion, load_entropy, load_of
-
-# float32 sums in another order differ by about 1e-6; randomness that hinders an attack moves logits far more.
-MAX_REPEAT_DIFFERENCE = 1e-4
-MAX_BATCH_DIFFERENCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition. `measured` must be `wants` (at least, or at most) `bound`."""
-
-    name: str
-    measured: float
-    wants: Literal["at least", "at most"]
-    bound: float
-    sentence: str
-
-    @property
-    def passed(self) -> bool:
-        # Written so that NaN fails either way.
-        return self.measured >= self.bound if self.wants == "at least" else self.measured <= self.bound
 
 
 @dataclass(frozen=True)
@@ -52,7 +32,6 @@ def decide(evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy:
     robust = Proportion.of(worst_case(evaluation, agreement, gate / 255))
     load = load_of(evaluation.clean_route, evaluation.experts)
     entropy, agreeing = load_entropy(load), agreement.lowest()
-    training = sanity.training
     return Verdict(
         (
             _accuracy("clean accuracy", "Unattacked", clean, bounds.clean_accuracy),
@@ -78,44 +57,8 @@ def decide(evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy:
                 "Deployed runtime and audited twin give the same class and expert on "
                 f"{agreeing.successes} of {agreeing.n} clips, in the worst of the sets replayed.",
             ),
-            Check(
-                "usable gradients",
-                sanity.dead_gradients.share,
-                "at most",
-                bounds.max_dead_gradients,
-                f"{sanity.dead_gradients.successes} of {sanity.dead_gradients.n} clips give an attack "
-                "no gradient to follow (all zero, or not finite).",
-            ),
-            Check(
-                "attacks bite",
-                sanity.far.low,
-                "at most",
-                sanity.chance,
-                f"At eps {FAR:g}, where no classifier can do better than chance ({_percent(sanity.chance)}), "
-                f"{sanity.far.successes} of {sanity.far.n} clips still hold: {sanity.far}.",
-            ),
-            Check(
-                "repeatable",
-                sanity.repeat_difference,
-                "at most",
-                MAX_REPEAT_DIFFERENCE,
-                f"Asked twice, the model differs by {sanity.repeat_difference:.1e} of its largest logit.",
-            ),
-            Check(
-                "clips independent",
-                sanity.batch_difference,
-                "at most",
-                MAX_BATCH_DIFFERENCE,
-                f"Alone or in a batch, a clip differs by {sanity.batch_difference:.1e} of the largest logit.",
-            ),
-            Check(
-                "ready to serve",
-                len(training),
-                "at most",
-                0,
-                f"Modules left in training mode: {', '.join(training[:3]) or 'none'}"
-                + (f" and {len(training) - 3} more." if len(training) > 3 else "."),
-            ),
+            *([lead] if (lead := black_box(evaluation, gate / 255)) else []),
+            *flags(sanity, bounds.max_dead_gradients, bounds.min_second_choice),
         )
     )
 

@@ -55,6 +55,11 @@ class Thresholds(_Section):
     max_dead_gradients: Share = Field(
         default=0.05, description="share in [0, 1]: clips whose loss has a zero or non-finite gradient"
     )
+    min_second_choice: Share | None = Field(
+        default=None,
+        description="share in [0, 1]: the weakest expert on clips that it is the router's second choice for, lower "
+        "end of the interval; left out, chance (1 / number of classes)",
+    )
 
 
 class Policy(_Section):

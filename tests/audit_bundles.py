@@ -75,6 +75,7 @@ def lax_policy(path: Path, **thresholds: float) -> Path:
         "min_load_entropy": 0.0,
         "min_agreement": 0.0,
         "max_dead_gradients": 1.0,
+        "min_second_choice": 0.0,
     } | thresholds
     path.write_text(
         'schema_version = 1\nname = "lax"\n[data]\nsplit = "test"\nclips = 100\nseed = 0\n'

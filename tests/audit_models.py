@@ -44,3 +44,30 @@ def answers(model: VideoMoE, x: Tensor) -> Tensor:
     """The model's own labels: every clip counts as right unattacked."""
     with torch.no_grad():
         return model(x).argmax(1)
+
+
+def sound_mixture(classes: int = 3, experts: int = 3) -> VideoMoE:
+    """Every expert knows every class, and the router shares clips out by what classes do not tell."""
+    generator = torch.Generator().manual_seed(7)
+    size = int(torch.tensor(SHAPE).prod())
+    parts, router = [Linear(classes) for _ in range(experts)], Linear(experts)
+    with torch.no_grad():
+        for each in parts:
+            each.layer.weight.copy_(templates(classes).flatten(1) / 10)
+            each.layer.weight.add_(0.02 * torch.randn(classes, size, generator=generator))
+            each.layer.bias.copy_(-each.layer.weight.sum(1) / 2)
+        router.layer.weight.copy_(torch.randn(experts, size, generator=generator))
+        router.layer.bias.copy_(-router.layer.weight.sum(1) / 2)
+    return VideoMoE(router, list[nn.Module](parts)).eval()
+
+
+def templates(classes: int) -> Tensor:
+    """(classes, *SHAPE) of -1 and 1: the patterns that `class_clips` show."""
+    return torch.randn(classes, *SHAPE, generator=torch.Generator().manual_seed(5)).sign()
+
+
+def class_clips(n: int, classes: int = 3) -> tuple[Tensor, Tensor]:
+    """8-bit clips of faint patterns in noise, and their classes, in turn."""
+    y = torch.arange(n) % classes
+    noise = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(6))
+    return ((0.5 + 0.04 * templates(classes)[y] + 0.1 * noise).clamp(0, 1) * 255).round() / 255, y

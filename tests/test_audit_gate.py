@@ -17,6 +17,7 @@ from audit.gate import decide
 from audit.policy import Policy
 from audit.sanity import Sanity, inspect
 from audit.statistics import Proportion
+from audit.strength import Comparison, Strength
 from models import VideoMoE
 from runtime.clips import to_network
 from tests.audit_models import answers, eight_bit_clips, mixture
@@ -38,7 +39,7 @@ class Found:
         return names
 
 
-def with_bounds(policy: Policy, **bounds: float) -> Policy:
+def with_bounds(policy: Policy, **bounds: float | None) -> Policy:
     return policy.model_copy(update={"thresholds": policy.thresholds.model_copy(update=bounds)})
 
 
@@ -56,7 +57,9 @@ def sound() -> Found:
     robust = Proportion.of(worst_case(evaluation, agreement, EPS))
     assert 0.1 < robust.share < 0.95
     policy = with_bounds(policy, clean_accuracy=Proportion(60, 60).low, robust_accuracy=robust.low)
-    return Found(evaluation, agreement, inspect(model, x, y, steps=4), policy)
+    # The experts have nothing in common, so a second choice is no better than chance.
+    policy = with_bounds(policy, min_second_choice=0.0)
+    return Found(evaluation, agreement, inspect(model, x, y, evaluation.robust[EPS], EPS, steps=4), policy)
 
 
 def test_a_sound_model_passes_at_its_own_bounds(sound: Found) -> None:
@@ -67,6 +70,7 @@ BOUNDS: list[tuple[str, dict[str, float]]] = [
     ("clean accuracy", {"clean_accuracy": 0.97}),
     ("robust accuracy", {"robust_accuracy": 0.97}),
     ("router load", {"min_load_entropy": 1.0}),
+    ("weakest expert", {"min_second_choice": 0.9}),
 ]
 
 
@@ -75,8 +79,18 @@ def test_each_bound_refuses_alone(sound: Found, name: str, bounds: dict[str, flo
     assert replace(sound, policy=with_bounds(sound.policy, **bounds)).failed() == [name]
 
 
+def strength(*comparisons: Comparison, noise: int = 0) -> Strength:
+    return Strength((Comparison("half", "all", 0, 3), *comparisons), Proportion(noise, 24))
+
+
 SIGNS: list[tuple[str, dict[str, Any]]] = [
     ("usable gradients", {"dead_gradients": Proportion(4, 60)}),
+    ("usable router gradients", {"dead_router": Proportion(4, 60)}),
+    ("unsaturated outputs", {"saturated": Proportion(20, 60)}),
+    ("unsaturated outputs", {"probabilities": True}),
+    ("nothing at eps 0", {"still": Proportion(23, 24)}),
+    ("noise is weaker", {"strength": strength(noise=1)}),
+    ("stronger is stronger", {"strength": strength(Comparison("one step", "ten", 7, 0))}),
     ("attacks bite", {"far": Proportion(50, 60)}),
     ("repeatable", {"repeat_difference": 1e-3}),
     ("repeatable", {"repeat_difference": float("nan")}),
@@ -88,6 +102,29 @@ SIGNS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "signs"), SIGNS)
 def test_each_sign_refuses_alone(sound: Found, name: str, signs: dict[str, Any]) -> None:
     assert replace(sound, sanity=replace(sound.sanity, **signs)).failed() == [name]
+
+
+def test_without_a_bound_a_second_choice_must_beat_chance(sound: Found) -> None:
+    at = replace(sound, policy=with_bounds(sound.policy, min_second_choice=None))
+    for share, failed in ((Proportion(30, 40), []), (Proportion(14, 40), ["weakest expert"])):
+        second = (Proportion(9, 10), share, Proportion(0, 9))  # too few clips to judge the last by
+        assert replace(at, sanity=replace(sound.sanity, second=second)).failed() == failed
+    assert replace(at, sanity=replace(sound.sanity, second=())).failed() == []
+
+
+def test_clips_that_only_attacks_without_gradients_fell_refuse(sound: Found) -> None:
+    held = sound.evaluation.robust[EPS]
+    at = np.flatnonzero(held)[:2]
+    square = held.copy()
+    square[at] = False
+    changed = replace(
+        sound.evaluation,
+        attacks=(*sound.evaluation.attacks, "square"),
+        per_attack=sound.evaluation.per_attack | {"square": {EPS: square}},
+    )
+    assert replace(sound, evaluation=changed).failed() == ["gradients lead"]
+    square[at[0]] = True  # one of 60 clips may be luck
+    assert replace(sound, evaluation=changed).failed() == []
 
 
 def test_accuracies_count_with_the_lower_end_of_the_interval(sound: Found) -> None:

@@ -39,8 +39,8 @@ class Audit:
     verdict: Verdict
     gflops: dict[str, float]
 
-    def write(self, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, Path]:
-        """Writes report.json and report.html into `out` and says where they lie."""
+    def write(self, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:
+        """Writes the report, and the certificate where one is due, into `out` and says where they lie."""
         report = build(self, data, limit, seconds)
         written = write(out, report, self.clips, self.evaluation)
         # Last: killed before this, the audit still goes on from its results.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit import figures, tables
 from audit.agreement import Agreement, worst_case
+from audit.certificate import NAME, certificate, data_digest
 from audit.cost import spent
 from audit.evaluation import Evaluation
 from audit.page import render
@@ -57,7 +58,13 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "experts": [{"kind": e.kind, "width": e.width} for e in bundle.manifest.experts],
             "contract": bundle.manifest.contract.model_dump(mode="json"),
         },
-        "data": {"name": data, "split": policy.data.split, "clips": len(evaluation), "limit": limit},
+        "data": {
+            "name": data,
+            "split": policy.data.split,
+            "clips": len(evaluation),
+            "limit": limit,
+            "digest": data_digest(found.clips),
+        },
         "thorough": evaluation.thorough,
         "policy": {"digest": policy.digest, "content": policy.model_dump(mode="json")},
         "threat_model": THREAT_MODEL,
@@ -96,19 +103,23 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
     }
 
 
-def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> tuple[Path, Path]:
-    """Writes report.json and report.html into the folder `out`: each appears whole or not at all.
+def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> tuple[Path, ...]:
+    """Writes report.json, report.html and, where one is due, certificate.json into the folder `out`.
 
+    Each appears whole or not at all; a certificate of an earlier audit goes. Returns what was written.
     Raises HardrouteError if the folder cannot be written.
     """
     out = Path(out)
-    # Both are made before either is written: a page that fails to render must not leave the JSON alone.
-    texts = {
-        out / "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-        out / "report.html": render(report, clips, evaluation),
-    }
+    # All are made before any is written: a page that fails to render must not leave the JSON alone.
+    text = _json(report)
+    texts = {out / "report.json": text, out / "report.html": render(report, clips, evaluation)}
+    due = certificate(report, text)
+    if due:
+        texts[out / NAME] = _json(due)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # First: at no moment does an old certificate lie beside a new report.
+        (out / NAME).unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as folder:
             for path, text in texts.items():
                 (Path(folder) / path.name).write_text(text, encoding="utf-8")
@@ -116,8 +127,11 @@ def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation
                 os.replace(Path(folder) / path.name, path)
     except OSError as error:
         raise HardrouteError(f"{out}: the report cannot be written ({error.strerror}); choose another --out") from None
-    json_path, html_path = texts
-    return json_path, html_path
+    return tuple(texts)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _finite(value: float) -> float | None:

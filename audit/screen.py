@@ -56,8 +56,8 @@ def progress() -> Iterator[Show]:
         yield Show(bars)
 
 
-def verdict(found: Verdict, written: tuple[Path, Path]) -> None:
-    """The checks as a table, the verdict, and where the reports lie."""
+def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
+    """The checks as a table, the verdict, and where report and certificate lie."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "measured", "asked"):
         table.add_column(heading, justify="right" if heading in ("measured", "asked") else "left")
@@ -70,4 +70,4 @@ def verdict(found: Verdict, written: tuple[Path, Path]) -> None:
             console.print(escape(check.sentence))
     console.print("[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]")
     for path in written:
-        console.print(f"report: {path}", soft_wrap=True, markup=False)
+        console.print(f"{path.stem}: {path}", soft_wrap=True, markup=False)

@@ -65,12 +65,14 @@ def test_a_policy_that_is_met_passes_and_reports_its_conditions(audited: Audited
     assert report["schema_version"] == 1 and report["verdict"]["passed"]
     assert report["bundle"]["digest"] == bundles.digest_of(audited.bundle)
     assert report["policy"]["digest"] == Policy.load(audited.policy).digest
+    digest = report["data"].pop("digest")
+    assert re.fullmatch("[0-9a-f]{64}", digest)
     assert report["data"] == {"name": str(audited.data), "split": "test", "clips": 24, "limit": None}
     assert [attack["name"] for attack in report["attacks"]] == ["fgsm", "pgd", "j-tlga"]
     assert [attack["steps"] for attack in report["attacks"]] == [1, 3, 3]
     assert [point["eps_255"] for point in report["eps"]] == [1, 2]
     assert report["clean"]["both"]["successes"] == 24 and report["agreement"]["lowest"]["share"] == 1
-    assert sorted(entry.name for entry in audited.out.iterdir()) == ["report.html", "report.json"]
+    assert sorted(entry.name for entry in audited.out.iterdir()) == ["certificate.json", "report.html", "report.json"]
 
 
 def test_every_figure_of_the_report_follows_from_its_clips(audited: Audited) -> None:

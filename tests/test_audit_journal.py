@@ -47,6 +47,8 @@ def said(*args):
     return attack(*args)
 
 audit.journal.Journal.keep, audit.tally.Tally.attack = slowly, said
+# Code that somebody edits while this test runs would rightly start the audit afresh.
+audit.journal.ROOT = Path("no sources here")
 main(app)
 """
 
@@ -197,4 +199,4 @@ def test_a_killed_audit_started_again_gives_the_same_report(tmp_path: Path, monk
         (tmp_path / "killed" / path).write_bytes(data_)
     assert attacked(start(tmp_path / "killed", 0)) == through - 1
     assert report_of(tmp_path / "killed") == report_of(tmp_path / "through")
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["report.html", "report.json"]
+    assert not (tmp_path / "killed" / ".work").exists()

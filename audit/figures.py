@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,7 @@ def attack_row(name: str, evaluation: Evaluation) -> dict[str, Any]:
     row = ATTACKS.get(name)
     if row is None:
         return {"name": name}
-    return {
-        "name": name,
-        "steps": 1 if row.single_step else evaluation.steps,
-        "runs": evaluation.experts if row.every_expert else 1,
-        "step_rule": row.rule.__name__,
-        "path": row.path,
-        "random_start": row.random_start,
-        "keeps": row.keep,
-        "seed": evaluation.seed,
-        "settings": asdict(row.settings),
-    }
+    return {"name": name, "seed": evaluation.seed, **row.describe(evaluation.steps, evaluation.experts)}
 
 
 def at(eps: float, evaluation: Evaluation, agreement: Agreement) -> dict[str, Any]:

@@ -260,3 +260,14 @@ def test_names() -> None:
     assert isinstance(find_attack("pgd"), Attack) and ATTACKS["pgd"].but(objective=ce(MOE)).path == "switch"
     with pytest.raises(MethodError, match=r"nonsense.*pgd"):
         find_attack("nonsense")
+
+
+def test_rivals_are_the_wrong_classes_from_the_likeliest_on() -> None:
+    model, x = curved(classes=5), eight_bit_clips(30)
+    y = torch.arange(30) % 5
+    order = [
+        [c for c in row if c != label]
+        for row, label in zip(model(x).argsort(1, descending=True).tolist(), y.tolist(), strict=True)
+    ]
+    found = [Reference(model, x, y, "hard", rank=rank).rival(MOE).tolist() for rank in range(4)]
+    assert [list(ranks) for ranks in zip(*found, strict=True)] == order

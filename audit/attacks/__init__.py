@@ -4,6 +4,7 @@
 """
 
 from audit.attacks.attack import Attack
+from audit.attacks.conditions import all_of, mistaken, mistaken_for_rival, prefers
 from audit.attacks.objectives import (
     EXPERT,
     GAMMA1,
@@ -11,7 +12,6 @@ from audit.attacks.objectives import (
     LAM,
     MOE,
     ROUTER,
-    both,
     ce,
     clean_route,
     lip,
@@ -20,7 +20,7 @@ from audit.attacks.objectives import (
     weakest_route,
 )
 from audit.attacks.settings import Settings
-from audit.attacks.steps import temporal
+from audit.attacks.steps import shrinking, temporal
 from runtime.errors import MethodError
 
 # The losses of eq. 4, 8, 9 and 13.
@@ -28,8 +28,9 @@ L_MOE = ce(MOE) + LAM * lip(MOE)
 L_ROUTER = ce(ROUTER, clean_route) + LAM * lip(ROUTER)
 L_ROUTER_GUIDED = L_ROUTER - GAMMA1 * ce(ROUTER, weakest_route)
 L_EXPERT = ce(EXPERT) + LAM * lip(EXPERT)
-# Fooled by way of expert j: the router prefers j, and E_j is wrong.
-VIA_EXPERT = both(-margin(ROUTER, target_route), margin(EXPERT))
+# Fooled by way of expert j: the router prefers j, and E_j is wrong (in the second: takes the clip for a given class).
+VIA_EXPERT = all_of(prefers(ROUTER, target_route), mistaken(EXPERT))
+VIA_EXPERT_AS_RIVAL = all_of(prefers(ROUTER, target_route), mistaken_for_rival(EXPERT))
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": Attack(ce(MOE), random_start=False, single_step=True, keep="last"),
@@ -49,7 +50,10 @@ ATTACKS: dict[str, Attack] = {
     "pgd-margin": Attack(margin(MOE), path="hard"),
     "pgd-straight": Attack(ce(MOE), path="straight-through"),
     "pgd-soft": Attack(ce(MOE), path="soft"),
-    "route-then-attack": Attack(VIA_EXPERT, path="hard", every_expert=True),
+    "route-then-attack": Attack(VIA_EXPERT, shrinking, path="hard", every_expert=True),
+    "route-then-attack-t": Attack(
+        VIA_EXPERT_AS_RIVAL, shrinking, path="hard", random_start=False, every_expert=True, rivals=9
+    ),
 }
 
 # Cheapest first: a clip that has fallen need not meet the dearer ones.
@@ -58,8 +62,9 @@ SUITES: dict[str, tuple[str, ...]] = {
     "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
     "full": (
         "fgsm",
-        *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack")),
+        *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack", "route-then-attack-t")),
         "route-then-attack",
+        "route-then-attack-t",
     ),
 }
 

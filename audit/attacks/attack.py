@@ -1,7 +1,7 @@
 """An attack is a row: objective x step rule x gradient path."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Attack:
         random_start: start anywhere in the eps-box rather than at the clean clip.
         single_step: one step of the whole eps, whatever `steps` says.
         every_expert: run once for each expert as the aim of the objective and keep the worst.
+        rivals: run once for each of this many wrong classes as well, the likeliest first; 0 for no such target.
         keep: "worst" iterate per clip or the "last" (for a comparison with implementations that return the last).
         settings: the constants.
     """
@@ -37,6 +38,7 @@ class Attack:
     random_start: bool = True
     single_step: bool = False
     every_expert: bool = False
+    rivals: int = 0
     keep: str = "worst"
     settings: Settings = field(default_factory=Settings)
 
@@ -76,10 +78,10 @@ class Attack:
             start = x + eps * (per_clip(x, seed) if noise is None else noise)
         worst = Worst(x) if self.keep == "worst" else None
         with frozen(model), Steady():
-            for expert in range(len(model.experts)) if self.every_expert else [None]:
+            for expert, rank in self._targets(model, x):
+                reference = Reference(model, x, y, self.path, aim, rank=rank)
                 if expert is not None:
-                    aim = torch.full_like(y, expert)
-                reference = Reference(model, x, y, self.path, aim)
+                    reference.aim = torch.full_like(y, expert)
                 x_adv = ascend(
                     self.objective,
                     self.rule(chosen, steps),
@@ -91,6 +93,29 @@ class Attack:
                     worst=worst,
                 )
         return x_adv.detach()
+
+    def _targets(self, model: VideoMoE, x: Tensor) -> Iterator[tuple[int | None, int]]:
+        """Every (expert, rank of the wrong class) that the objective is to look at, one run each."""
+        ranks = 1
+        if self.rivals:
+            with torch.no_grad():
+                ranks = min(self.rivals, model(x[:1]).shape[1] - 1)
+        for expert in range(len(model.experts)) if self.every_expert else [None]:
+            for rank in range(ranks):
+                yield expert, rank
+
+    def describe(self, steps: int, experts: int) -> dict[str, Any]:
+        """What a report says of the row, when run with `steps` on a mixture of `experts`."""
+        return {
+            "steps": 1 if self.single_step else steps,
+            "runs": experts if self.every_expert else 1,
+            "wrong_classes": self.rivals,
+            "step_rule": self.rule.__name__,
+            "path": self.path,
+            "random_start": self.random_start,
+            "keeps": self.keep,
+            "settings": asdict(self.settings),
+        }
 
     def but(self, **cells: Any) -> "Attack":
         """The same row with other cells, such as `PGD.but(path="soft")`."""

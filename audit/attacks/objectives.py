@@ -104,8 +104,3 @@ def margin(head: Head, towards: Target = label) -> Objective:
         return rest - logits.gather(1, index).squeeze(1)
 
     return Objective(value)
-
-
-def both(first: Objective, second: Objective) -> Objective:
-    """The smaller of two: raised only by raising whichever condition is further from holding."""
-    return Objective(lambda *at: torch.minimum(first(*at), second(*at)))

@@ -23,6 +23,7 @@ class Reference:
         differentiable: keep the graph of the clean outputs (a defence trains through them; an attack does not).
         assigned: (N,) expert that a defence wants the clip routed to, in place of the router's own clean choice.
         aim: (N,) expert that an expert-wise term looks at; None for the expert that the clean clip is routed to.
+        rank: which wrong class a targeted term aims at: 0 for the likeliest on the clean clip.
     """
 
     model: VideoMoE
@@ -32,6 +33,7 @@ class Reference:
     aim: Tensor | None = None
     differentiable: bool = False
     assigned: Tensor | None = None
+    rank: int = 0
 
     def __post_init__(self) -> None:
         self._clean: dict[Head, Tensor] = {}
@@ -65,3 +67,8 @@ class Reference:
     @property
     def target(self) -> Tensor:
         return self.route if self.aim is None else self.aim
+
+    def rival(self, head: Head) -> Tensor:
+        """(N,) the wrong class that stands at `rank` in the head's logits on the clean clip."""
+        wrong = self.clean(head).scatter(1, self.y.unsqueeze(1), -torch.inf)
+        return wrong.topk(self.rank + 1, dim=1).indices[:, -1]

@@ -14,6 +14,7 @@ class Settings:
         gamma2: weight of the router's objective in a joint attack (eq. 10).
         beta: memory of the temporal momentum (eq. 5).
         alpha: step size as a share of eps (eq. 6); None takes 2.5 / steps, so that the steps can cross the box.
+        softness: width of the soft minimum over several conditions, in units of the clean logits' spread.
         floor: smallest mean squared perturbation that the Lipschitz term divides by (eq. 3 is 0/0 at the clean clip).
     """
 
@@ -22,6 +23,7 @@ class Settings:
     gamma2: float = 1.0
     beta: float = 0.9
     alpha: float | None = None
+    softness: float = 0.1
     floor: float = 1e-8
 
     def step(self, steps: int) -> float:

@@ -16,6 +16,19 @@ def constant(settings: Settings, steps: int) -> Rule:
     return lambda gradient, eps: size * eps
 
 
+def shrinking(settings: Settings, steps: int) -> Rule:
+    """Steps that fall geometrically from eps to eps / 50: across the box first, then between opposing conditions."""
+    done = 0
+
+    def rule(gradient: Tensor, eps: float) -> float:
+        nonlocal done
+        size = eps * 50 ** -(done / max(steps - 1, 1))
+        done += 1
+        return size
+
+    return rule
+
+
 def temporal(settings: Settings, steps: int) -> Rule:
     """Smaller steps in frames whose gradients have been large (eq. 5, 6).
 

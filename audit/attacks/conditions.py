@@ -1,0 +1,65 @@
+"""Conditions that must all hold for a clip to be misrouted into a mistake, and the objective that raises the worst.
+
+A condition is a logit that has to overtake others. Each is measured in units of its head's spread on the clean clip,
+so that router and class logits of any scale can be weighed against each other.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from audit.attacks.objectives import Objective, Target
+from audit.attacks.reference import Head, Reference
+from audit.attacks.settings import Settings
+from models import Outputs
+
+# (outputs, reference) -> (N, conditions): positive where the condition holds.
+Conditions = Callable[[Outputs, Reference], Tensor]
+
+
+def _relative(head: Head, outputs: Outputs, reference: Reference) -> Tensor:
+    # Population form: a router over one expert has a spread of zero rather than none.
+    spread = reference.clean(head).std(1, correction=0, keepdim=True)
+    return head(outputs, reference) / spread.clamp_min(1e-12)
+
+
+def prefers(head: Head, winner: Target) -> Conditions:
+    """The logit of `winner` leads every other: one condition for each of the others."""
+
+    def value(outputs: Outputs, reference: Reference) -> Tensor:
+        logits, index = _relative(head, outputs, reference), winner(reference).unsqueeze(1)
+        # It need not lead itself: infinity is a condition that always holds.
+        return (logits.gather(1, index) - logits).scatter(1, index, torch.inf)
+
+    return value
+
+
+def mistaken(head: Head) -> Conditions:
+    """The best wrong class leads the label."""
+
+    def value(outputs: Outputs, reference: Reference) -> Tensor:
+        logits, index = _relative(head, outputs, reference), reference.y.unsqueeze(1)
+        return logits.scatter(1, index, -torch.inf).amax(1, keepdim=True) - logits.gather(1, index)
+
+    return value
+
+
+def mistaken_for_rival(head: Head) -> Conditions:
+    """One given wrong class leads the label: the one that stands at `reference.rank` among them on the clean clip."""
+
+    def value(outputs: Outputs, reference: Reference) -> Tensor:
+        logits, rival = _relative(head, outputs, reference), reference.rival(head).unsqueeze(1)
+        return logits.gather(1, rival) - logits.gather(1, reference.y.unsqueeze(1))
+
+    return value
+
+
+def all_of(*conditions: Conditions) -> Objective:
+    """A soft minimum of all conditions: a plain one would hop between two that pull against each other."""
+
+    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        each = torch.cat([condition(outputs, reference) for condition in conditions], dim=1)
+        return -settings.softness * (-each / settings.softness).logsumexp(1)
+
+    return Objective(value)

@@ -47,13 +47,13 @@ def flags(sanity: Sanity, max_dead: float, min_second: float | None) -> Iterator
         "usable gradients",
         sanity.dead_gradients.share,
         max_dead,
-        f"{sanity.dead_gradients} of the clips give an attack no gradient to follow (all zero, or not finite).",
+        f"{_clips(sanity.dead_gradients)} give an attack no gradient to follow (all zero, or not finite).",
     )
     yield _at_most(
         "usable router gradients",
         sanity.dead_router.share,
         max_dead,
-        f"{sanity.dead_router} of the clips give an attack on the router no gradient to follow.",
+        f"{_clips(sanity.dead_router)} give an attack on the router no gradient to follow.",
     )
     yield _at_most(
         "unsaturated outputs",
@@ -61,7 +61,7 @@ def flags(sanity: Sanity, max_dead: float, min_second: float | None) -> Iterator
         MAX_SATURATED,
         "The model gives probabilities where logits belong: cross-entropy attacks lose their way there."
         if sanity.probabilities
-        else f"For {sanity.saturated} of the clips the largest class probability rounds to 1: "
+        else f"For {_clips(sanity.saturated)} the largest class probability rounds to 1: "
         "cross-entropy has next to no gradient there.",
     )
     yield _at_most(
@@ -114,7 +114,7 @@ def black_box(evaluation: Evaluation, eps: float) -> Check | None:
         "gradients lead",
         only.share,
         MAX_BLACK_BOX,
-        f"{only} of the clips fall to {' or '.join(blind)}, which uses no gradient, and to no attack that does.",
+        f"{_clips(only)} fall to {' or '.join(blind)}, which uses no gradient, and to no attack that does.",
     )
 
 
@@ -149,9 +149,13 @@ def _second(sanity: Sanity, bound: float | None) -> Check:
         found.low,
         "at least",
         bound,
-        f"Expert {worst} classifies {found} of the clips that it is the router's second choice for; "
-        "a push of the router is all that keeps them from it.",
+        f"Expert {worst} is the router's second choice for {found.n} clips and classifies {found.successes} of them "
+        f"right: {found}. A push of the router is all that keeps them from it.",
     )
+
+
+def _clips(found: Proportion) -> str:
+    return f"{found.successes} of {found.n} clips"
 
 
 def _at_most(name: str, measured: float, bound: float, sentence: str) -> Check:

@@ -64,10 +64,10 @@ class Measures:
         self.router_iou[some], self.model_iou[some] = iou(*router), iou(*model)
         self.router_slope[some], self.model_slope[some] = slope(*router, distance), slope(*model, distance)
 
-    def copy(self) -> Measures:
-        return Measures(
-            self.router_iou.copy(), self.model_iou.copy(), self.router_slope.copy(), self.model_slope.copy()
-        )
+    def of(self, some: np.ndarray) -> Measures:
+        """A copy with the clips where `some` (N,) bool is true; the others as never measured."""
+        every = (self.router_iou, self.model_iou, self.router_slope, self.model_slope)
+        return Measures(*(np.where(some, each, np.nan) for each in every))
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:

@@ -89,12 +89,14 @@ class Tally:
         """Opens an attack's books at `radius` (call with rising radii): indices of the clips to run it on."""
         wanted = self.clean if thorough else self.robust(radius)
         smaller = [r for r in self.held.get(name, {}) if r < radius]
-        for book, start in ((self.held, self.clean), (self.route, self.clean_route)):
-            # What fell at a smaller eps has fallen here: that perturbed clip lies in this box too.
-            book.setdefault(name, {})[radius] = (book[name][max(smaller)] if smaller else start).copy()
-        before = self.measures.setdefault(name, {})
-        before[radius] = before[max(smaller)].copy() if smaller else Measures.none(len(self.clean))
-        held = self.held[name][radius]
+        # What fell at a smaller eps has fallen here: that perturbed clip lies in this box too.
+        last = max(smaller) if smaller else None
+        held = self.clean.copy() if last is None else self.held[name][last].copy()
+        route = self.clean_route if last is None else np.where(held, self.clean_route, self.route[name][last])
+        measures = Measures.none(len(held)) if last is None else self.measures[name][last].of(~held)
+        self.held.setdefault(name, {})[radius] = held
+        self.route.setdefault(name, {})[radius] = route.copy()
+        self.measures.setdefault(name, {})[radius] = measures
         self.tested.setdefault(name, {})[radius] = wanted | (self.clean & ~held)
         self.costs.setdefault(name, {})[radius] = Cost(0, np.zeros(len(KINDS), np.int64))
         # Thorough figures are of this eps, so a clip felled at a smaller one is attacked again.

@@ -172,7 +172,7 @@ def test_a_sound_model_is_not_refused() -> None:
         (training_norm, "ready to serve", r"training mode: experts\.0\.0"),
         (experts(BatchStatistics), "clips independent", "Alone or in a batch"),
         (experts(Stuck), "attacks bite", "clips still hold"),
-        (weak_second, "weakest expert", "Expert 2 classifies .*second choice"),
+        (weak_second, "weakest expert", "Expert 2 is .*second choice"),
     ],
 )
 def test_a_broken_model_is_refused_by_the_right_flag(broken: Callable[[], VideoMoE], flag: str, sentence: str) -> None:

@@ -110,6 +110,9 @@ def test_a_thorough_audit_puts_its_tables_on_the_page(
     text, report = visible_text(audited.out / "report.html"), audited.report()
     assert not any(title in text for title in titles) and "rows cannot be compared" in text
     spared = report["cost"]
+    of_each = [found for point in report["eps"] for found in point["per_attack"].values()]
+    assert all(found["tested"] == found["router_iou"]["n"] == found["route_flips"]["n"] for found in of_each)
+    assert len({found["tested"] for found in of_each}) > 1
     assert spared["share"] < 1 and not report["thorough"]
     assert audited.run("--thorough") == 0, audited.stderr
     text, report = visible_text(audited.out / "report.html"), audited.report()

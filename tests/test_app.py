@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import socket
@@ -151,14 +152,19 @@ def test_a_mistake_on_the_command_line_is_one_line(options: list[str], tiny_bund
 
 def test_the_command_says_where_it_shows_what_and_ends_on_interrupt(tiny_bundle: Path) -> None:
     command = [sys.executable, "app.py", "--bundle", str(tiny_bundle), "--port", str(free_port())]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        said = process.stdout.readline()
-        shown = re.fullmatch(rf"showing {tiny_bundle} on (http://127.0.0.1:\d+/) \(Ctrl-C ends it\)\n", said)
-        assert shown, said
-        assert httpx.get(shown[1]).is_success
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) in (0, 130)
+    # A shell that runs the tests in the background ignores interrupts, and the ignoring is inherited.
+    interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+        try:
+            assert process.stdout
+            said = process.stdout.readline()
+            shown = re.fullmatch(rf"showing {tiny_bundle} on (http://127.0.0.1:\d+/) \(Ctrl-C ends it\)\n", said)
+            assert shown, said
+            assert httpx.get(shown[1]).is_success
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) in (0, 130)
+        finally:
+            process.kill()
 
 
 def test_a_taken_port_is_a_mistake(studio: app.Studio, tiny_bundle: Path) -> None:

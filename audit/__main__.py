@@ -30,6 +30,7 @@ def audit(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Run every attack on every clip: figures per attack, at more cost.")
     ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Attack in so many processes: same result.")] = 1,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
 
@@ -50,7 +51,7 @@ def audit(
     started = time.perf_counter()
     with screen.progress() as show:
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=show.decoding), opened)
-        result = certify(opened, clips, rules, show.attacking, thorough, out / WORK)
+        result = certify(opened, clips, rules, show.attacking, thorough, out / WORK, workers)
     written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if not result.verdict.passed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from audit.policy import Policy
 from audit.report import build, write
 from audit.sanity import Sanity, inspect
 from audit.statistics import load_of
+from audit.workers import workers
 from models import load_twin
 from runtime import Engine
 from runtime.bundle import Bundle
@@ -55,12 +57,14 @@ def certify(
     progress: Progress | None = None,
     thorough: bool = False,
     work: Path | None = None,
+    processes: int = 1,
 ) -> Audit:
     """Audits a bundle on clips whose labels count in the bundle's order of classes.
 
     Args:
         thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
         work: folder that results are kept in as they come, and taken from if the same audit was cut short.
+        processes: attack in so many; more than one only pays where there are cores for them.
 
     Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape.
     """
@@ -77,18 +81,20 @@ def certify(
         key = key_of(
             {"bundle": bundle.digest, "policy": policy.digest, "thorough": thorough}, clips.frames, clips.labels
         )
-        evaluation = evaluate(
-            model,
-            x,
-            y,
-            eps=[k / 255 for k in rules.eps],
-            suite=rules.suite,
-            seed=rules.seed,
-            steps=rules.steps,
-            thorough=thorough,
-            progress=progress,
-            journal=Journal(work, key) if work else None,
-        )
+        with workers(processes, partial(load_twin, bundle.root)) as pool:
+            evaluation = evaluate(
+                model,
+                x,
+                y,
+                eps=[k / 255 for k in rules.eps],
+                suite=rules.suite,
+                seed=rules.seed,
+                steps=rules.steps,
+                thorough=thorough,
+                progress=progress,
+                journal=Journal(work, key) if work else None,
+                pool=pool,
+            )
         gate = rules.gate_eps / 255
         sanity = inspect(model, x, y, evaluation.robust[gate], gate, rules.seed, rules.steps)
         agreement = replay(engine, clips.frames, evaluation)

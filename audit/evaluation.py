@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from audit.attacks import SUITES, find_attack
+from audit.chunk import AttackFunction
 from audit.cost import Cost, counted
 from audit.journal import Journal
 from audit.measures import Measures
 from audit.statistics import Proportion
-from audit.tally import AttackFunction, ByEps, Tally
+from audit.tally import ByEps, Tally
 from audit.untouched import untouched
+from audit.workers import Workers
 from models import VideoMoE
 from runtime.errors import MethodError
 
@@ -90,6 +92,7 @@ def evaluate(
     thorough: bool = True,
     progress: Progress | None = None,
     journal: Journal | None = None,
+    pool: Workers | None = None,
 ) -> Evaluation:
     """Attacks every clip that the model gets right, and reports per clip what holds.
 
@@ -106,6 +109,7 @@ def evaluate(
             False spares clips that have already fallen the later attacks: same `robust`, less work.
         progress: called with (done, total, what); both count clips times attacks times eps.
         journal: keeps what is found as it is found; what it holds already is not attacked again.
+        pool: processes to attack in, each with this model; attacks are then those of ATTACKS.
 
     The verdict on a perturbed clip is a fresh `model(x_adv)`; attacks are not trusted with it.
 
@@ -114,6 +118,8 @@ def evaluate(
         batch_size that make no sense.
     """
     attacks, radii = resolve(suite), _checked(x, y, eps, batch_size)
+    if pool and isinstance(suite, Mapping):
+        raise ValueError("other processes know attacks only by name: give names of ATTACKS, or no pool")
     with untouched(model), counted(model) as passes:
         tally = Tally(model, x, y, radii, batch_size, passes)
         each, done = int(tally.clean.sum()), 0
@@ -122,13 +128,18 @@ def evaluate(
             for radius in radii:
                 left = tally.begin(name, radius, thorough)
                 done += each - len(left)
-                for start in range(0, len(left), batch_size):
+                chunks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
+                missing = [not (journal and journal.has(name, radius, some)) for some in chunks]
+                coming = [
+                    tally.submit(pool, name, radius, some, steps, seed) if pool and new else None
+                    for some, new in zip(chunks, missing, strict=True)
+                ]
+                for some, new, future in zip(chunks, missing, coming, strict=True):
                     if progress:
                         progress(done, total, f"{name} at {radius * 255:g}/255")
-                    some = left[start : start + batch_size]
-                    unit = journal.find(name, radius, some) if journal else None
+                    unit = journal.find(name, radius, some) if journal and not new else None
                     if unit is None:
-                        unit = tally.attack(attack, name, radius, some, steps, seed)
+                        unit = future.result() if future else tally.attack(attack, name, radius, some, steps, seed)
                         if journal:
                             journal.keep(name, radius, some, unit)
                     tally.enter(name, radius, some, unit)

@@ -56,6 +56,10 @@ class Journal:
     def __init__(self, folder: str | Path, key: str) -> None:
         self.folder = Path(folder) / key[:32]
 
+    def has(self, attack: str, eps: float, some: np.ndarray) -> bool:
+        """Whether there is a unit for these clips (indices); `find` tells whether it is whole."""
+        return self._path(attack, eps, some).is_file()
+
     def find(self, attack: str, eps: float, some: np.ndarray) -> Unit | None:
         """The unit kept for these clips (indices); None if there is none, or it cannot be read whole."""
         try:

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from audit.attacks import find_attack
 from audit.budget import verify
+from audit.chunk import judge
 from audit.second import second_choices
 from audit.statistics import Proportion
 from audit.strength import PROBE, Strength, compare
-from audit.tally import judge
 from audit.untouched import device_of, untouched
 from models import VideoMoE
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from audit.attacks import find_attack
 from audit.attacks.noise import per_clip
 from audit.budget import verify
+from audit.chunk import AttackFunction, judge
 from audit.statistics import Proportion
-from audit.tally import AttackFunction, judge
 from models import VideoMoE
 
 # Scale-free, through the dispatch as deployed: neither saturation nor a gate's scaling excuses its failure.

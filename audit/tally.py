@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from audit.budget import verify
+from audit.chunk import Answer, AttackFunction, attack_chunk, judge
 from audit.cost import KINDS, Cost, Passes
-from audit.eightbit import nearest_inside, to_frames
+from audit.eightbit import to_frames
 from audit.journal import Unit
 from audit.measures import Measures
 from audit.untouched import device_of
+from audit.workers import Workers
 from models import VideoMoE
-from runtime.clips import to_network
 
-AttackFunction = Callable[..., Tensor]
 ByEps = dict[float, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A fresh deployed forward on n clips.
-
-    Attributes:
-        label: (n,) class; -1 where the model answers NaN or infinity, which is no answer and never right.
-        route: (n,) expert. margin: (n,) logit of the true class minus the best other.
-        router, logits: (n, M) and (n, K) float32.
-    """
-
-    label: np.ndarray
-    route: np.ndarray
-    margin: np.ndarray
-    router: np.ndarray
-    logits: np.ndarray
-
-
-def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
-    """What the model, as deployed, says of clips x with true classes y."""
-    with torch.no_grad():
-        outputs = model.outputs(x)
-        logits, route = outputs.deployed, outputs.route
-        margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
-        answered = logits.isfinite().all(1)
-        found = (
-            logits.argmax(1).where(answered, -1),
-            route,
-            margin.where(answered, -torch.inf),
-            outputs.router,
-            logits,
-        )
-        return Answer(*(each.cpu().numpy() for each in found))
 
 
 class Tally:
@@ -104,26 +67,13 @@ class Tally:
 
     def attack(self, attack: AttackFunction, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Unit:
         """Attacks the clips `some` (indices); enters nothing."""
-        before = self._passes.total.copy()
-        x, y = self.x[some].to(self.device), self.y[some].to(self.device)
-        # eps = 0 is the clean clip by definition, whatever an attack would make of it.
-        x_adv = attack(self.model, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed) if radius else x
-        verify(name, x, x_adv, radius)
-        x_adv = x_adv.detach()
-        answer, frames = judge(self.model, x_adv, y), nearest_inside(x, x_adv, radius)
-        rounded = judge(self.model, torch.from_numpy(to_network(frames)).to(self.device), y)
-        return Unit(
-            label=answer.label,
-            route=answer.route,
-            router=answer.router,
-            logits=answer.logits,
-            distance=(x_adv - x).double().flatten(1).norm(dim=1).cpu().numpy(),
-            rounded_label=rounded.label,
-            rounded_route=rounded.route,
-            rounded_margin=rounded.margin,
-            frames=frames[rounded.margin < self.margin[radius][some]],
-            passes=self._passes.total - before,
-        )
+        x, y, smallest = self.x[some], self.y[some], self.margin[radius][some]
+        return attack_chunk(self.model, attack, name, radius, x, y, smallest, steps, seed, self._passes)
+
+    def submit(self, pool: Workers, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Future[Unit]:
+        """The same in another process, later."""
+        x, y, smallest = self.x[some].numpy(), self.y[some].numpy(), self.margin[radius][some]
+        return pool.submit(name, radius, x, y, smallest, steps, seed)
 
     def enter(self, name: str, radius: float, some: np.ndarray, unit: Unit) -> None:
         """Enters what `attack` found for the clips `some`; call it in the order of the attacks and radii."""

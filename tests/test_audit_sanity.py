@@ -69,6 +69,14 @@ class Noisy(Wrapped):
         return logits + 0.1 * torch.randn_like(logits)
 
 
+class Faint(Wrapped):
+    """Noise too small to move a clip to another expert."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.part(x)
+        return logits + 5e-3 * torch.randn_like(logits)
+
+
 class BatchStatistics(Wrapped):
     def forward(self, x: Tensor) -> Tensor:
         return self.part(x - x.mean(0, keepdim=True) + 0.5)
@@ -165,6 +173,7 @@ def test_a_sound_model_is_not_refused() -> None:
         (router(Detached), "usable router gradients", "router no gradient"),
         (router(Quantised), "usable router gradients", "router no gradient"),
         (router(Noisy), "repeatable", "Asked twice"),
+        (router(Faint), "repeatable", "Asked twice"),
         (experts(Noisy), "repeatable", "Asked twice"),
         (experts(Saturated), "unsaturated outputs", "rounds to 1"),
         (experts(Softmax), "unsaturated outputs", "probabilities where logits belong"),

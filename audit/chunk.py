@@ -1,0 +1,96 @@
+"""One attack on a few clips at one eps, and the verdict on what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audit.budget import verify
+from audit.cost import Passes
+from audit.eightbit import nearest_inside
+from audit.journal import Unit
+from audit.untouched import device_of
+from models import VideoMoE
+from runtime.clips import to_network
+
+AttackFunction = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A fresh deployed forward on n clips.
+
+    Attributes:
+        label: (n,) class; -1 where the model answers NaN or infinity, which is no answer and never right.
+        route: (n,) expert. margin: (n,) logit of the true class minus the best other.
+        router, logits: (n, M) and (n, K) float32.
+    """
+
+    label: np.ndarray
+    route: np.ndarray
+    margin: np.ndarray
+    router: np.ndarray
+    logits: np.ndarray
+
+
+def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
+    """What the model, as deployed, says of clips x with true classes y."""
+    with torch.no_grad():
+        outputs = model.outputs(x)
+        logits, route = outputs.deployed, outputs.route
+        margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+        answered = logits.isfinite().all(1)
+        found = (
+            logits.argmax(1).where(answered, -1),
+            route,
+            margin.where(answered, -torch.inf),
+            outputs.router,
+            logits,
+        )
+        return Answer(*(each.cpu().numpy() for each in found))
+
+
+def attack_chunk(
+    model: VideoMoE,
+    attack: AttackFunction,
+    name: str,
+    radius: float,
+    x: Tensor,
+    y: Tensor,
+    smallest: np.ndarray,
+    steps: int,
+    seed: int,
+    passes: Passes,
+) -> Unit:
+    """Attacks clips x (n, 3, T, H, W) with labels y (n,). The model must be frozen and in eval mode.
+
+    Args:
+        smallest: (n,) smallest class margin of the clips in 8 bits so far at this eps.
+        passes: counts on the model while this runs.
+
+    Raises BudgetError if the attack left its budget.
+    """
+    before = passes.total.copy()
+    x, y = x.to(device_of(model)), y.to(device_of(model))
+    # eps = 0 is the clean clip by definition, whatever an attack would make of it.
+    x_adv = attack(model, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed) if radius else x
+    verify(name, x, x_adv, radius)
+    x_adv = x_adv.detach()
+    answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, radius)
+    rounded = judge(model, torch.from_numpy(to_network(frames)).to(x.device), y)
+    return Unit(
+        label=answer.label,
+        route=answer.route,
+        router=answer.router,
+        logits=answer.logits,
+        distance=(x_adv - x).double().flatten(1).norm(dim=1).cpu().numpy(),
+        rounded_label=rounded.label,
+        rounded_route=rounded.route,
+        rounded_margin=rounded.margin,
+        frames=frames[rounded.margin < smallest],
+        passes=passes.total - before,
+    )

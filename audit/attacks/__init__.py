@@ -3,8 +3,10 @@
 `ATTACKS["j-tlga"](model, x, y, eps=8/255, steps=10, seed=0)` gives adversarial clips. A new attack is a new row.
 """
 
+from audit.attacks.apgd import apgd
 from audit.attacks.attack import Attack
 from audit.attacks.conditions import all_of, mistaken, mistaken_for_rival, prefers
+from audit.attacks.fab import fab
 from audit.attacks.objectives import (
     EXPERT,
     GAMMA1,
@@ -14,13 +16,17 @@ from audit.attacks.objectives import (
     ROUTER,
     ce,
     clean_route,
+    dlr,
     lip,
     margin,
+    rival_lead,
     target_route,
     weakest_route,
 )
 from audit.attacks.settings import Settings
+from audit.attacks.square import square
 from audit.attacks.steps import shrinking, temporal
+from audit.attacks.translate import translate
 from runtime.errors import MethodError
 
 # The losses of eq. 4, 8, 9 and 13.
@@ -45,6 +51,7 @@ ATTACKS: dict[str, Attack] = {
     "tla-e": Attack(L_EXPERT, temporal),
     "j-tla": Attack(L_MOE + GAMMA2 * L_ROUTER, temporal),
     "j-tlga": Attack(L_MOE + GAMMA2 * L_ROUTER_GUIDED, temporal),
+    "tt": Attack(ce(MOE), search=translate, random_start=False, budget=10, settings=Settings(alpha=0.1)),
     # Not in the paper: what hard routing hides from the rows above.
     "pgd-hard": Attack(ce(MOE), path="hard"),
     "pgd-margin": Attack(margin(MOE), path="hard"),
@@ -56,15 +63,22 @@ ATTACKS: dict[str, Attack] = {
     ),
 }
 
-# Cheapest first: a clip that has fallen need not meet the dearer ones.
+# AutoAttack in its standard setting: one restart each, 9 targets, on the logits as deployed.
+ATTACKS |= {
+    "apgd-ce": Attack(ce(MOE), search=apgd, path="hard", budget=100),
+    "apgd-t": Attack(dlr(MOE), search=apgd, path="hard", budget=100, rivals=9),
+    "fab-t": Attack(rival_lead(MOE), search=fab, path="hard", budget=100, rivals=9, random_start=False),
+    "square": Attack(margin(MOE), search=square, path="hard", budget=5000, random_start=False),
+}
+ATTACKS["autoattack"] = ATTACKS["apgd-ce"].but(then=tuple(ATTACKS[name] for name in ("apgd-t", "fab-t", "square")))
+
+# Cheapest first: a clip that has fallen need not meet the dearer ones. AutoAttack is in "full" by its parts.
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("fgsm", "pgd", "j-tlga"),
     "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
     "full": (
-        "fgsm",
-        *(name for name in ATTACKS if name not in ("fgsm", "route-then-attack", "route-then-attack-t")),
-        "route-then-attack",
-        "route-then-attack-t",
+        *(name for name in ATTACKS if ATTACKS[name].budget is None and not ATTACKS[name].every_expert),
+        *("tt", "route-then-attack", "route-then-attack-t", "apgd-ce", "apgd-t", "fab-t", "square"),
     ),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Worst, ascend, frozen
+from audit.attacks.loop import Climb, Worst, ascend, frozen
 from audit.attacks.noise import per_clip
 from audit.attacks.objectives import Objective
 from audit.attacks.reference import Reference
@@ -16,6 +16,9 @@ from audit.attacks.steady import Steady
 from audit.attacks.steps import Rule, constant
 from models import VideoMoE
 from runtime.errors import MethodError
+
+# (climb, start, rule=, eps=, steps=, seed=, worst=) -> x_adv, entering each iterate inside the box into `worst`.
+Search = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Attack:
         single_step: one step of the whole eps, whatever `steps` says.
         every_expert: run once for each expert as the aim of the objective and keep the worst.
         rivals: run once for each of this many wrong classes as well, the likeliest first; 0 for no such target.
+        search: how the objective is climbed; sign steps by `rule` unless it says otherwise.
+        budget: iterations (or queries) of the search where a standard fixes them, whatever `steps` says.
+        then: rows that go on with the clips still standing, as AutoAttack does.
         keep: "worst" iterate per clip or the "last" (for a comparison with implementations that return the last).
         settings: the constants.
     """
@@ -39,6 +45,9 @@ class Attack:
     single_step: bool = False
     every_expert: bool = False
     rivals: int = 0
+    search: Search = ascend
+    budget: int | None = None
+    then: "tuple[Attack, ...]" = ()
     keep: str = "worst"
     settings: Settings = field(default_factory=Settings)
 
@@ -73,26 +82,53 @@ class Attack:
         if self.single_step:
             steps, chosen = 1, replace(chosen, alpha=1.0)
         x = x.detach()
-        start = x
-        if self.random_start:
-            start = x + eps * (per_clip(x, seed) if noise is None else noise)
-        worst = Worst(x) if self.keep == "worst" else None
         with frozen(model), Steady():
-            for expert, rank in self._targets(model, x):
-                reference = Reference(model, x, y, self.path, aim, rank=rank)
-                if expert is not None:
-                    reference.aim = torch.full_like(y, expert)
-                x_adv = ascend(
-                    self.objective,
-                    self.rule(chosen, steps),
-                    reference,
-                    start,
-                    eps=eps,
-                    steps=steps,
-                    settings=chosen,
-                    worst=worst,
-                )
+            x_adv = self._search(model, x, y, eps, steps, seed, noise, aim, chosen)
+            for row in self.then:
+                with torch.no_grad():
+                    left = (model(x_adv).argmax(1) == y).nonzero().flatten()
+                if len(left):
+                    x_adv[left] = row(model, x[left], y[left], eps, steps, seed)
         return x_adv.detach()
+
+    def _search(
+        self,
+        model: VideoMoE,
+        x: Tensor,
+        y: Tensor,
+        eps: float,
+        steps: int,
+        seed: int,
+        noise: Tensor | None,
+        aim: Tensor | None,
+        settings: Settings,
+    ) -> Tensor:
+        """One run of the search for each target; with keep="worst", of clips that have not fallen yet."""
+        worst, left = Worst(x), torch.arange(len(x), device=x.device)
+        for expert, rank in self._targets(model, x):
+            reference = Reference(model, x, y, self.path, aim, rank=rank)
+            if expert is not None:
+                reference.aim = torch.full_like(y, expert)
+            if self.keep == "worst":
+                left = (~worst.fooled).nonzero().flatten()
+                if not len(left):
+                    break
+                reference = reference.part(left)
+            start = reference.x
+            if self.random_start:
+                start = start + eps * (per_clip(start, seed + rank) if noise is None else noise[left])
+            part = worst.part(left)
+            last = self.search(
+                Climb(self.objective, reference, settings),
+                start,
+                rule=self.rule(settings, steps),
+                eps=eps,
+                steps=self.budget or steps,
+                seed=seed,
+                worst=part if self.keep == "worst" else None,
+            )
+            worst.join(left, part)
+        return worst.x if self.keep == "worst" else last
 
     def _targets(self, model: VideoMoE, x: Tensor) -> Iterator[tuple[int | None, int]]:
         """Every (expert, rank of the wrong class) that the objective is to look at, one run each."""
@@ -107,7 +143,8 @@ class Attack:
     def describe(self, steps: int, experts: int) -> dict[str, Any]:
         """What a report says of the row, when run with `steps` on a mixture of `experts`."""
         return {
-            "steps": 1 if self.single_step else steps,
+            "steps": 1 if self.single_step else self.budget or steps,
+            "search": self.search.__name__,
             "runs": experts if self.every_expert else 1,
             "wrong_classes": self.rivals,
             "step_rule": self.rule.__name__,

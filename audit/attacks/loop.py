@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -51,48 +52,73 @@ class Worst:
         self.value[better] = value[better]
         self.fooled |= fooled
 
+    def settle(self, x_adv: Tensor, fooled: Tensor, value: Tensor) -> None:
+        """Like `update`, but a clip once fooled stays as it is, so that a search may stop at any time after."""
+        self.update(x_adv, fooled & ~self.fooled, value.where(~self.fooled, -torch.inf))
 
+    def part(self, index: Tensor) -> "Worst":
+        """The worst iterates of some clips, to go on from; `join` brings them back."""
+        part = Worst(self.x[index])
+        part.fooled, part.value = self.fooled[index], self.value[index]
+        return part
+
+    def join(self, index: Tensor, part: "Worst") -> None:
+        self.x[index], self.fooled[index], self.value[index] = part.x, part.fooled, part.value
+
+
+@dataclass(frozen=True)
+class View:
+    """What an attack sees at one iterate: the objective (N,), its gradient (empty if not asked), who is fooled (N,)."""
+
+    value: Tensor
+    gradient: Tensor
+    fooled: Tensor
+
+
+@dataclass(frozen=True)
+class Climb:
+    """An objective on one batch, as a search sees it. The model must be frozen."""
+
+    objective: Objective
+    reference: Reference
+    settings: Settings
+
+    def at(self, x_adv: Tensor, gradient: bool = True) -> View:
+        """A gradient that is not finite counts as zero."""
+        x_adv = x_adv.detach().requires_grad_(gradient)
+        found = torch.empty(0)
+        with torch.set_grad_enabled(gradient):
+            outputs = self.reference.model.outputs(x_adv, self.reference.path)
+            value = self.objective(outputs, x_adv, self.reference, self.settings)
+            if gradient and value.requires_grad:
+                (found,) = torch.autograd.grad(value.sum(), x_adv, materialize_grads=True)
+                # The gradient of a sum is one number seen everywhere, which cannot be written in place.
+                found = found.contiguous().nan_to_num_(0, 0, 0)
+            elif gradient:
+                # A model that cuts its gradient is for the audit to refuse, not for an attack to stumble over.
+                found = torch.zeros_like(x_adv)
+        with torch.no_grad():
+            return View(value.detach(), found, outputs.deployed.argmax(1) != self.reference.y)
+
+
+@torch.no_grad()
 def ascend(
-    objective: Objective,
-    rule: Rule,
-    reference: Reference,
-    start: Tensor,
-    *,
-    eps: float,
-    steps: int,
-    settings: Settings,
-    worst: Worst | None,
+    climb: Climb, start: Tensor, *, rule: Rule, eps: float, steps: int, seed: int, worst: Worst | None
 ) -> Tensor:
-    """`steps` sign steps from `start` up the objective, inside the eps-box around reference.x and [0, 1].
+    """`steps` sign steps from `start` up the objective, inside the eps-box around the clean clips and [0, 1].
 
     With `worst` it judges every iterate, the start and the last included, and returns the worst seen; without, it
-    returns the last. The model must be frozen. A gradient that is not finite counts as zero.
+    returns the last. Draws nothing, so `seed` does not matter.
     """
-    x, x_adv = reference.x, project(start, reference.x, eps)
-
-    def judge(x_adv: Tensor) -> Tensor:
-        outputs = reference.model.outputs(x_adv, reference.path)
-        value = objective(outputs, x_adv, reference, settings)
-        if worst is not None:
-            with torch.no_grad():
-                worst.update(x_adv, outputs.deployed.argmax(1) != reference.y, value.detach())
-        return value
-
+    x = climb.reference.x
+    x_adv = project(start, x, eps)
     for _ in range(steps):
-        x_adv.requires_grad_(True)
-        with torch.enable_grad():
-            value = judge(x_adv).sum()
-        if value.requires_grad:
-            (gradient,) = torch.autograd.grad(value, x_adv, materialize_grads=True)
-        else:
-            # A model that cuts its gradient is for the audit to refuse, not for an attack to stumble over.
-            gradient = torch.zeros_like(x_adv)
-        with torch.no_grad():
-            # The gradient of a sum is one number seen everywhere, which cannot be written in place.
-            gradient = gradient.contiguous().nan_to_num_(0, 0, 0)
-            x_adv = project(x_adv + rule(gradient, eps) * gradient.sign_(), x, eps)
+        view = climb.at(x_adv)
+        if worst is not None:
+            worst.update(x_adv, view.fooled, view.value)
+        x_adv = project(x_adv + rule(view.gradient, eps) * view.gradient.sign_(), x, eps)
     if worst is None:
         return x_adv
-    with torch.no_grad():
-        judge(x_adv)
+    view = climb.at(x_adv, gradient=False)
+    worst.update(x_adv, view.fooled, view.value)
     return worst.x

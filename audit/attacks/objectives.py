@@ -104,3 +104,31 @@ def margin(head: Head, towards: Target = label) -> Objective:
         return rest - logits.gather(1, index).squeeze(1)
 
     return Objective(value)
+
+
+def rival_lead(head: Head) -> Objective:
+    """The logit of the wrong class at `reference.rank` minus the label's."""
+
+    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        logits, rival = head(outputs, reference), reference.rival(head).unsqueeze(1)
+        return (logits.gather(1, rival) - logits.gather(1, reference.y.unsqueeze(1))).squeeze(1)
+
+    return Objective(value)
+
+
+def dlr(head: Head) -> Objective:
+    """Targeted difference of logits ratio (Croce and Hein 2020): the rival's lead over z1 - (z3 + z4) / 2, sorted.
+
+    Blind to the scale of the logits. With 3 classes it is divided by z1 - z3. With 2 there is no such ratio: the
+    plain lead, whose scale no sign step sees.
+    """
+    lead = rival_lead(head)
+
+    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
+        top = head(outputs, reference).topk(min(4, head(outputs, reference).shape[1]), dim=1).values
+        scale: Tensor | float = 1.0
+        if top.shape[1] > 2:
+            scale = (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
+        return lead(outputs, x_adv, reference, settings) / scale
+
+    return Objective(value)

@@ -1,7 +1,7 @@
 """What an attack knows of the clean clip: the label, the clean route, the weakest expert, the clean outputs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -37,6 +37,11 @@ class Reference:
 
     def __post_init__(self) -> None:
         self._clean: dict[Head, Tensor] = {}
+
+    def part(self, index: Tensor) -> "Reference":
+        """The same for some of the clips."""
+        aim, assigned = (None if t is None else t[index] for t in (self.aim, self.assigned))
+        return replace(self, x=self.x[index], y=self.y[index], aim=aim, assigned=assigned)
 
     @cached_property
     def outputs(self) -> Outputs:

@@ -1,0 +1,199 @@
+"""AutoAttack's parts against their definitions, closed forms and linear programs; temporal translation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import Tensor, nn
+
+from audit.attacks import ATTACKS, Settings
+from audit.attacks.apgd import checkpoints
+from audit.attacks.fab import to_hyperplane
+from audit.attacks.loop import Climb
+from audit.attacks.objectives import MOE, ce, dlr
+from audit.attacks.reference import Reference
+from audit.attacks.square import boxes, share
+from audit.attacks.translate import WEIGHTS, Translated
+from models import VideoMoE
+from models.router import ConstantRouter
+from tests.audit_models import Linear, answers, eight_bit_clips, mixture, single
+
+EPS = 8 / 255
+
+
+class Fixed(nn.Module):
+    """The first pixels are the logits."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, : self.classes]
+
+
+def borders(n: int) -> tuple[VideoMoE, Tensor, Tensor, Tensor]:
+    """A linear two-class model, clips, labels, and how far (L-inf) each clip is from a mistake."""
+    model, x = single(), eight_bit_clips(n, margin=100)
+    y = answers(model, x)
+    (expert,) = model.experts
+    assert isinstance(expert, Linear)
+    slope = (expert.layer.weight[0] - expert.layer.weight[1]).abs().sum()
+    logits = model(x)
+    return model, x, y, ((logits[:, 0] - logits[:, 1]).abs() / slope).detach()
+
+
+def test_auto_pgd_reconsiders_its_step_where_the_paper_says() -> None:
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert all(0 < mark <= 7 for mark in checkpoints(7))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 7])
+def test_the_difference_of_logits_ratio_is_its_definition(classes: int) -> None:
+    model = VideoMoE(ConstantRouter(), [Fixed(classes)]).eval()
+    x = eight_bit_clips(20, margin=0)
+    y = torch.arange(20) % classes
+    logits = model(x)
+    wrong = logits.scatter(1, y[:, None], -torch.inf)
+    for rank in range(classes - 1):
+        reference = Reference(model, x, y, "hard", rank=rank)
+        found = dlr(MOE)(model.outputs(x), x, reference, Settings())
+        rival = wrong.argsort(1, descending=True)[:, rank]
+        for i in range(20):
+            z = np.sort(logits[i].numpy())[::-1]
+            scale = 1.0 if classes == 2 else z[0] - z[2:4].mean()
+            assert float(found[i]) == pytest.approx(float(logits[i, rival[i]] - logits[i, y[i]]) / scale, rel=1e-4)
+
+
+def test_the_projection_on_a_plane_is_the_linear_programs() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.uniform(size=(40, 6))
+    normal, offset = generator.normal(size=(40, 6)), generator.normal(size=40)
+    normal[::5, 2] = 0
+    found = to_hyperplane(*map(torch.from_numpy, (x, normal, offset))).numpy()
+    assert ((found >= 0) & (found <= 1)).all()
+    reachable = 0
+    for at, w, b, z in zip(x, normal, offset, found, strict=True):
+        # Smallest r with |z - x| <= r, z in [0, 1] and <w, z> + b = 0.
+        eye, one = np.eye(6), np.ones((6, 1))
+        best = linprog(
+            [0] * 6 + [1],
+            A_ub=np.block([[eye, -one], [-eye, -one]]),
+            b_ub=np.concatenate([at, -at]),
+            A_eq=[[*w, 0]],
+            b_eq=[-b],
+            bounds=[(0, 1)] * 6 + [(0, None)],
+        )
+        if best.status == 0:
+            reachable += 1
+            assert abs(w @ z + b) < 1e-9 and np.abs(z - at).max() == pytest.approx(best.fun, abs=1e-9)
+        else:
+            corner = np.where(w * (w @ at + b) > 0, 0.0, 1.0)
+            assert abs(w @ z + b) == pytest.approx(abs(w @ corner + b), abs=1e-9)
+    assert 10 < reachable < 40
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "autoattack"])
+def test_a_linear_classifier_falls_exactly_where_it_can(name: str) -> None:
+    model, x, y, distance = borders(60)
+    eps = float(distance.median())
+    row = ATTACKS[name].but(budget=30)
+    x_adv = row.but(then=tuple(part.but(budget=30) for part in row.then))(model, x, y, eps)
+    fallen, clear = model(x_adv).argmax(1) != y, (distance - eps).abs() > 0.01 * eps
+    assert (fallen == (distance < eps))[clear].all() and clear.float().mean() > 0.8
+
+
+def test_fab_comes_within_a_hundredth_of_the_nearest_mistake() -> None:
+    model, x, y, distance = borders(20)
+    row = ATTACKS["fab-t"].but(budget=20)
+    for clip, label, nearest in zip(x.split(1), y.split(1), distance.tolist(), strict=True):
+        assert int(model(row(model, clip, label, 1.01 * nearest)).argmax(1)) != int(label)
+        assert int(model(row(model, clip, label, 0.99 * nearest)).argmax(1)) == int(label)
+
+
+def test_more_budget_never_helps_the_defender_of_a_random_search() -> None:
+    model, x = mixture(experts=4), eight_bit_clips(30)
+    y = answers(model, x)
+    logits = model(ATTACKS["square"].but(budget=300)(model, x, y, 4 / 255))
+    assert (logits.argmax(1) != y).sum() > 0
+    start = model(ATTACKS["square"].but(budget=1)(model, x, y, 4 / 255))
+
+    def lead(logits: Tensor) -> Tensor:
+        own = logits.gather(1, y[:, None])
+        return (logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) - own)[:, 0]
+
+    assert bool((lead(logits) >= lead(start))[logits.argmax(1) == y].all())
+
+
+def test_square_needs_no_gradient() -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Linear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner((x * 64).round() / 64)
+
+    model, x = VideoMoE(ConstantRouter(), [Rounded()]).eval(), eight_bit_clips(30)
+    y = answers(model, x)
+    fell = {}
+    for name in ("apgd-ce", "square"):
+        row = ATTACKS[name].but(budget=200, random_start=False)
+        fell[name] = int((model(row(model, x, y, EPS)).argmax(1) != y).sum())
+    assert fell["apgd-ce"] == 0 < fell["square"]
+
+
+def test_proposals_shrink_and_have_the_volume_they_should() -> None:
+    shares = [share(query, 5000) for query in range(5000)]
+    assert shares[0] == 0.8 and shares[-1] == pytest.approx(0.8 / 512) and shares == sorted(shares, reverse=True)
+    uniform = torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
+    inside = boxes(uniform, 0.05, (12, 32, 32))
+    volume = inside.float().mean(dim=(1, 2, 3, 4))
+    assert bool(((volume > 0.03) & (volume < 0.08)).all())
+    spans = inside.any(dim=4).any(dim=3).sum(dim=2).flatten()
+    assert set(spans.tolist()) == {12, 4}
+    # One frame: squares on an image, of side sqrt(share * H * W), at every place.
+    image = boxes(uniform, 0.05, (1, 16, 16))
+    sides = image[:, 0, 0].any(2).sum(1)
+    assert set(sides.tolist()) == {4} and image.any(0).all()
+
+
+@pytest.mark.parametrize("name", ["apgd-t", "fab-t", "square"])
+def test_a_clip_falls_alike_in_any_batch(name: str) -> None:
+    model, x = mixture(experts=3), eight_bit_clips(10)
+    y, order = answers(model, x), torch.randperm(10)
+    row = ATTACKS[name].but(budget=70)
+    whole = row(model, x, y, 3 / 255)
+    parts = torch.cat([row(model, x[at], y[at], 3 / 255) for at in order.split(3)])
+    assert torch.allclose(parts, whole[order], atol=1e-6)
+    assert (model(whole).argmax(1) != y).sum() > 0
+
+
+def test_the_cascade_fells_what_any_of_its_parts_fells() -> None:
+    model, x = mixture(experts=3, classes=3), eight_bit_clips(60)
+    y = answers(model, x)
+    rows = {name: ATTACKS[name].but(budget=25) for name in ("apgd-ce", "apgd-t", "fab-t", "square")}
+    fell = {name: model(row(model, x, y, 3 / 255)).argmax(1) != y for name, row in rows.items()}
+    cascade = rows["apgd-ce"].but(then=tuple(rows[name] for name in ("apgd-t", "fab-t", "square")))
+    together = model(cascade(model, x, y, 3 / 255)).argmax(1) != y
+    assert torch.equal(together, torch.stack(list(fell.values())).any(0))
+    assert 0 < fell["apgd-ce"].sum() < together.sum() < 60
+
+
+def test_translation_averages_gradients_over_frame_shifts() -> None:
+    assert sum(WEIGHTS) == pytest.approx(1) and max(WEIGHTS) == WEIGHTS[7] and WEIGHTS[0] == pytest.approx(WEIGHTS[14])
+    assert WEIGHTS[0] / WEIGHTS[7] == pytest.approx(np.exp(-4.5))
+    model, x = single(), eight_bit_clips(4)
+    y = answers(model, x)
+    climb = Climb(ce(MOE), Reference(model, x, y, "hard"), Settings())
+    expected = torch.zeros_like(x)
+    for shift, weight in zip(range(-7, 8), WEIGHTS, strict=True):
+        # Frame t of the shifted clip is frame t - shift of the clip; its gradient goes back there.
+        frames = [(t - shift) % 4 for t in range(4)]
+        expected[:, :, frames] += weight * climb.at(x[:, :, frames]).gradient
+    found = Translated(climb.objective, climb.reference, climb.settings).at(x)
+    assert torch.allclose(found.gradient, expected, atol=1e-7)
+    assert torch.equal(found.value, climb.at(x).value)
+    assert float((ATTACKS["tt"](model, x, y, EPS, steps=2) - x).abs().max()) == pytest.approx(EPS, rel=1e-4)

@@ -1,7 +1,7 @@
 """Linear mixtures whose exact robust accuracy a linear program tells, and how near each attack comes to it.
 
 With a linear router and linear experts, "routed to expert j, where class c beats y" is a polytope, so whether the
-eps-box around a clip meets it is decided exactly. `python -m tests.linear_moe` prints the table for the record.
+eps-box around a clip meets it is decided exactly. `python -m tests.linear_moe [SEED...]` prints the table.
 """
 
 from __future__ import annotations
@@ -94,13 +94,18 @@ def _best(rows: np.ndarray, offset: np.ndarray, bounds: np.ndarray) -> np.ndarra
     return np.maximum(rows * bounds[:, 0], rows * bounds[:, 1]).sum(1) + offset
 
 
-def holds(problem: Problem, name: str, steps: int = 10, seed: int = 0) -> np.ndarray:
-    """(N,) bool: the clip is still classified right under this attack."""
-    x_adv = ATTACKS[name](problem.model, problem.x, problem.y, eps=problem.eps, steps=steps, seed=seed)
-    inside = ((x_adv - problem.x).abs() <= problem.eps + 1e-6) & (x_adv >= 0) & (x_adv <= 1)
-    assert bool(inside.all()), f"{name} left its box"
-    with torch.no_grad():
-        return (problem.model(x_adv).argmax(1) == problem.y).numpy()
+def holds(problem: Problem, name: str, steps: int = 10, some: np.ndarray | None = None) -> np.ndarray:
+    """(N,) bool: the clip is still classified right under this attack, or is none of `some` (N,) and was not tried."""
+    at = torch.arange(len(problem.x)) if some is None else torch.from_numpy(np.flatnonzero(some))
+    x, y = problem.x[at], problem.y[at]
+    held = np.ones(len(problem.x), dtype=bool)
+    if len(at):
+        x_adv = ATTACKS[name](problem.model, x, y, eps=problem.eps, steps=steps, seed=0)
+        inside = ((x_adv - x).abs() <= problem.eps + 1e-6) & (x_adv >= 0) & (x_adv <= 1)
+        assert bool(inside.all()), f"{name} left its box"
+        with torch.no_grad():
+            held[at.numpy()] = (problem.model(x_adv).argmax(1) == y).numpy()
+    return held
 
 
 SHAPES = ((1, 3, 14), (1, 5, 24), (3, 2, 8), (3, 4, 8), (3, 4, 12), (3, 8, 14))  # channels, classes, eps * 255
@@ -115,7 +120,7 @@ def problems(seeds: Sequence[int], clips: int) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class Gap:
-    """Robust accuracies in per cent: the exact one, of single attacks, of the worst case over the suite."""
+    """Robust accuracies in per cent: the exact one, under each of SHOWN alone, in the worst case over the suite."""
 
     exact: float
     single: dict[str, float]
@@ -125,18 +130,21 @@ class Gap:
     def measure(cls, problem: Problem, suite: Sequence[str] = SUITES["full"], steps: int = 10) -> Gap:
         """Raises AssertionError if an attack leaves its box or finds what the linear program proves impossible."""
         exact = problem.exact()
-        held = {name: holds(problem, name, steps) for name in suite}
-        for name, under in held.items():
+        single = {name: holds(problem, name, steps) for name in SHOWN}
+        worst = np.all(list(single.values()), axis=0)
+        for name in (name for name in suite if name not in SHOWN):
+            single[name] = holds(problem, name, steps, worst)
+            worst &= single[name]
+        for name, under in single.items():
             assert not (exact & ~under).any(), f"{problem.name}: {name} fools where nothing can"
-        worst = np.all(list(held.values()), axis=0)
-        return cls(100 * exact.mean(), {name: 100 * h.mean() for name, h in held.items()}, 100 * worst.mean())
+        return cls(100 * exact.mean(), {name: 100 * single[name].mean() for name in SHOWN}, 100 * worst.mean())
 
     @property
     def missed(self) -> float:
         return self.suite - self.exact
 
 
-def main(seeds: Sequence[int] = range(5), clips: int = 200, steps: int = 10) -> None:
+def main(seeds: Sequence[int], clips: int = 200, steps: int = 10) -> None:
     print(f"Robust accuracy in per cent; {clips} clips a row, {steps} steps, suite of {len(SUITES['full'])} attacks")
     print(f"{'mixture of 4 linear experts':44}{'exact':>7}{'suite':>7}  " + "  ".join(SHOWN))
     missed = []
@@ -150,4 +158,4 @@ def main(seeds: Sequence[int] = range(5), clips: int = 200, steps: int = 10) -> 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(steps=int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(seeds=[int(seed) for seed in sys.argv[1:]] or range(5))

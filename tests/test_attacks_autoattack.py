@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,13 @@ from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from audit.attacks import ATTACKS, Settings
-from audit.attacks.apgd import checkpoints
+from audit.attacks.apgd import apgd, checkpoints
 from audit.attacks.fab import to_hyperplane
-from audit.attacks.loop import Climb
+from audit.attacks.loop import Climb, View, Worst
 from audit.attacks.objectives import MOE, ce, dlr
 from audit.attacks.reference import Reference
 from audit.attacks.square import boxes, share
+from audit.attacks.steps import constant
 from audit.attacks.translate import WEIGHTS, Translated
 from models import VideoMoE
 from models.router import ConstantRouter
@@ -48,6 +52,68 @@ def borders(n: int) -> tuple[VideoMoE, Tensor, Tensor, Tensor]:
 def test_auto_pgd_reconsiders_its_step_where_the_paper_says() -> None:
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert all(0 < mark <= 7 for mark in checkpoints(7))
+
+
+class Seesaw:
+    """A climb whose gradient changes sign at every look and whose value never rises; it notes where it was asked."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.reference = SimpleNamespace(x=x)
+        self.asked: list[float] = []
+
+    def at(self, x_adv: Tensor, gradient: bool = True) -> View:
+        self.asked.append(float(x_adv.flatten()[0]))
+        slope = torch.full_like(x_adv, (-1.0) ** (len(self.asked) + 1))
+        return View(torch.zeros(1), slope, torch.tensor([False]))
+
+
+def test_auto_pgd_keeps_momentum_and_goes_back_to_the_best_with_half_the_step() -> None:
+    clean, eps = 0.5, 0.1
+    x = torch.full((1, 1, 1, 1, 1), clean)
+    climb: Any = Seesaw(x)
+    apgd(climb, x, rule=constant(Settings(), 1), eps=eps, steps=20, seed=0, worst=None)
+    at = [(point - clean) / eps for point in climb.asked]
+    assert at[:2] == pytest.approx([0, 1], abs=1e-5)
+    assert at[2] == pytest.approx(1 + 0.75 * (-1 - 1) + 0.25 * (1 - 0), abs=1e-5)
+    # Checkpoints at 5 and 9: nothing has risen, so both times it starts again from the best, the clean clip, with
+    # 2 eps halved to eps and then to eps / 2, and the gradient seen there.
+    assert checkpoints(20)[:2] == [5, 9]
+    assert at[6] == pytest.approx(0.75 * 1 + 0.25 * (0 - at[4]), abs=1e-5)
+    assert at[10] == pytest.approx(0.75 * 0.5 + 0.25 * (0 - at[8]), abs=1e-5)
+
+
+def idle(climb: Climb, start: Tensor, *, worst: Worst, **how: Any) -> Tensor:
+    return climb.reference.x
+
+
+def test_later_rows_go_on_with_the_clips_still_standing() -> None:
+    model, x = mixture(), eight_bit_clips(30)
+    y = answers(model, x)
+    pgd, seen = ATTACKS["pgd-hard"].but(budget=5), []
+
+    def watched(climb: Climb, start: Tensor, **how: Any) -> Tensor:
+        seen.append(climb.reference.x)
+        return pgd.search(climb, start, **how)
+
+    chain = pgd.but(search=idle, then=(pgd.but(search=idle), pgd.but(search=watched), pgd.but(search=watched)))
+    x_adv = chain(model, x, y, 3 / 255)
+    standing = model(x_adv).argmax(1) == y
+    assert torch.equal(seen[0], x) and torch.equal(seen[1], x[standing]) and 0 < standing.sum() < 30
+    assert torch.equal(x_adv[~standing], pgd(model, x, y, 3 / 255)[~standing])
+
+
+def test_each_target_has_a_random_start_of_its_own() -> None:
+    model, x = mixture(classes=4), eight_bit_clips(3)
+    starts = []
+
+    def watched(climb: Climb, start: Tensor, **how: Any) -> Tensor:
+        starts.append(start - climb.reference.x)
+        return start
+
+    ATTACKS["apgd-t"].but(search=watched, rivals=9)(model, x, answers(model, x), EPS)
+    assert len(starts) == 3
+    assert all(0.9 * EPS < float(start.abs().max()) <= EPS + 1e-6 for start in starts)
+    assert not torch.allclose(starts[0], starts[1], atol=EPS / 10)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 7])

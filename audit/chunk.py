@@ -82,6 +82,7 @@ def attack_chunk(
     x_adv = x_adv.detach()
     answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, radius)
     rounded = judge(model, torch.from_numpy(to_network(frames)).to(x.device), y)
+    better = rounded.margin < smallest
     return Unit(
         label=answer.label,
         route=answer.route,
@@ -91,6 +92,7 @@ def attack_chunk(
         rounded_label=rounded.label,
         rounded_route=rounded.route,
         rounded_margin=rounded.margin,
-        frames=frames[rounded.margin < smallest],
+        better=better,
+        frames=frames[better],
         passes=passes.total - before,
     )

@@ -29,7 +29,8 @@ class Unit:
         router, logits: (n, M) and (n, K) float32 answers of router and model there.
         distance: (n,) float64 ||x - x_adv||_2.
         rounded_label, rounded_route, rounded_margin: (n,) class, expert and class margin after rounding to 8 bits.
-        frames: (b, T, H, W, 3) uint8: of the b clips whose rounded margin is the smallest yet, the rounded clip.
+        better: (n,) bool: the rounded margin is the clip's smallest yet.
+        frames: (b, T, H, W, 3) uint8: of the b clips that are better, the rounded clip.
         passes: (4,) int64 clips that went through: router forward, router backward, experts forward, backward.
     """
 
@@ -41,6 +42,7 @@ class Unit:
     rounded_label: np.ndarray
     rounded_route: np.ndarray
     rounded_margin: np.ndarray
+    better: np.ndarray
     frames: np.ndarray
     passes: np.ndarray
 

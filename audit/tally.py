@@ -72,7 +72,7 @@ class Tally:
 
     def submit(self, pool: Workers, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Future[Unit]:
         """The same in another process, later."""
-        x, y, smallest = self.x[some].numpy(), self.y[some].numpy(), self.margin[radius][some]
+        x, y, smallest = self.x[some].cpu().numpy(), self.y[some].cpu().numpy(), self.margin[radius][some]
         return pool.submit(name, radius, x, y, smallest, steps, seed)
 
     def enter(self, name: str, radius: float, some: np.ndarray, unit: Unit) -> None:
@@ -88,10 +88,11 @@ class Tally:
 
     def _keep(self, by: int, radius: float, some: np.ndarray, unit: Unit) -> None:
         """Keeps, at this and every larger eps, the 8-bit clip with the smallest margin so far."""
-        place = np.cumsum(unit.rounded_margin < self.margin[radius][some]) - 1
-        # The margin kept at a larger eps is never the greater one, so a clip that improves there has its frames.
-        for larger in sorted((r for r in self.radii if r >= radius), reverse=True):
-            worse = unit.rounded_margin < self.margin[larger][some]
+        place = np.cumsum(unit.better) - 1
+        for larger in (r for r in self.radii if r >= radius):
+            # The margin kept at a larger eps is never the greater one, so what is worse there is `better` here. Said
+            # outright, as a unit may be of an earlier run, whose float32 sums differed in the last bit.
+            worse = unit.better & (unit.rounded_margin < self.margin[larger][some])
             at = some[worse]
             self.margin[larger][at] = unit.rounded_margin[worse]
             self.frames[larger][at] = unit.frames[place[worse]]

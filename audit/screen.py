@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from audit.certificate import NAME
 from audit.gate import Verdict
 
 console = Console(highlight=False)
@@ -71,3 +72,5 @@ def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
     console.print("[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]")
     for path in written:
         console.print(f"{path.stem}: {path}", soft_wrap=True, markup=False)
+    if found.passed and all(path.name != NAME for path in written):
+        console.print("no certificate: --limit looks at fewer clips than the policy asks for", soft_wrap=True)

@@ -48,7 +48,8 @@ def test_a_stale_certificate_goes(audited: Audited, why: str) -> None:
         assert audited.run() == 1
     else:
         assert audited.run("--limit", "5") == 0
-    assert "certificate:" not in audited.stdout and not (audited.out / "certificate.json").exists()
+    assert ("no certificate: --limit" in audited.stdout) is (why == "limited")
+    assert "\ncertificate:" not in audited.stdout and not (audited.out / "certificate.json").exists()
     assert (audited.out / "report.json").exists()
 
 

@@ -129,3 +129,20 @@ def test_a_thorough_audit_puts_its_tables_on_the_page(
     for point in report["eps"]:
         for found in point["per_attack"].values():
             assert found["tested"] == found["router_iou"]["n"] == sum(found["router_iou"]["histogram"]) == 12
+
+
+@pytest.mark.slow
+def test_the_full_suite_fills_every_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audited = Audited(tmp_path, monkeypatch, capsys)
+    policy = audited.policy.read_text().replace('"quick"', '"full"').replace("clips = 100", "clips = 6")
+    audited.policy.write_text(policy.replace("[1, 2]", "[2]").replace("steps = 3", "steps = 2"))
+    assert audited.run("--thorough") == 0, audited.stderr
+    report = audited.report()
+    assert list(report["tables"]["this_model"]["accuracy"]) == ["CLEAN", *tables.COLUMNS, "worst case"]
+    assert {check["name"] for check in report["verdict"]["checks"]} >= {"gradients lead", "weakest expert"}
+    cost = report["cost"]["per_attack"]
+    # Square asks 5,000 times and follows no gradient.
+    assert cost["square"]["2"]["expert_backward"] == 0 < cost["apgd-ce"]["2"]["expert_backward"]
+    assert "gradients lead" in visible_text(audited.out / "report.html")

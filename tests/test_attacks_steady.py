@@ -73,3 +73,10 @@ def test_the_list_covers_the_smallest_batches(operation: object) -> None:
     whole = run(x)
     for n in range(1, len(x)):
         assert all(torch.equal(part, all_[:n]) for part, all_ in zip(run(x[:n]), whole, strict=True))
+
+
+def test_inputs_without_a_batch_pass_through() -> None:
+    with Steady():
+        assert nn.Linear(5, 3)(torch.rand(5)).shape == (3,)
+        assert nn.Conv3d(2, 3, 3)(torch.rand(2, 4, 5, 6)).shape == (3, 2, 3, 4)
+        assert nn.functional.linear(input=torch.rand(2, 5), weight=torch.rand(3, 5)).shape == (2, 3)

@@ -5,6 +5,7 @@
 
 from audit.attacks.apgd import apgd
 from audit.attacks.attack import Attack
+from audit.attacks.blackbox import nes, noise
 from audit.attacks.conditions import all_of, mistaken, mistaken_for_rival, prefers
 from audit.attacks.fab import fab
 from audit.attacks.objectives import (
@@ -63,6 +64,11 @@ ATTACKS: dict[str, Attack] = {
     ),
 }
 
+# Baselines without gradients.
+ATTACKS |= {
+    "noise": Attack(margin(MOE), search=noise, path="hard", random_start=False),
+    "nes": Attack(margin(MOE), search=nes, path="hard", budget=2000, random_start=False, settings=Settings(alpha=0.1)),
+}
 # AutoAttack in its standard setting: one restart each, 9 targets, on the logits as deployed.
 ATTACKS |= {
     "apgd-ce": Attack(ce(MOE), search=apgd, path="hard", budget=100),
@@ -78,7 +84,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
     "full": (
         *(name for name in ATTACKS if ATTACKS[name].budget is None and not ATTACKS[name].every_expert),
-        *("tt", "route-then-attack", "route-then-attack-t", "apgd-ce", "apgd-t", "fab-t", "square"),
+        *("tt", "route-then-attack", "route-then-attack-t", "apgd-ce", "apgd-t", "fab-t", "nes", "square"),
     ),
 }
 

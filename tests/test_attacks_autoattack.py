@@ -238,6 +238,15 @@ def test_a_clip_falls_alike_in_any_batch(name: str) -> None:
     assert (model(whole).argmax(1) != y).sum() > 0
 
 
+def test_noise_draws_corners_of_the_box() -> None:
+    model, x = mixture(), eight_bit_clips(60)
+    y = answers(model, x)
+    moved = (ATTACKS["noise"].but(keep="last")(model, x, y, EPS, 1) - x).abs()
+    assert torch.allclose(moved, torch.full_like(moved, EPS), atol=1e-6)
+    fell = [model(ATTACKS["noise"](model, x, y, EPS, steps)).argmax(1) != y for steps in (1, 40)]
+    assert not bool((fell[0] & ~fell[1]).any()) and fell[0].sum() < fell[1].sum()
+
+
 def test_the_cascade_fells_what_any_of_its_parts_fells() -> None:
     model, x = mixture(experts=3, classes=3), eight_bit_clips(60)
     y = answers(model, x)

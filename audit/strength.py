@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from audit.attacks import find_attack
-from audit.attacks.noise import per_clip
 from audit.budget import verify
 from audit.chunk import AttackFunction, judge
 from audit.statistics import Proportion
@@ -20,7 +18,7 @@ from models import VideoMoE
 # Scale-free, through the dispatch as deployed: neither saturation nor a gate's scaling excuses its failure.
 PROBE = "pgd-margin"
 # Need no gradient. In a suite, each counts against the attacks that do.
-BLACK_BOX = ("noise", "square")
+BLACK_BOX = ("noise", "nes", "square")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def compare(
         ("one step", f"{steps} steps", felled(once, eps, 1), strong),
         (f"{steps} steps", f"{2 * steps} steps", strong, felled(attack, eps, 2 * steps)),
     )
-    noisy = felled(sign_noise, eps, steps)
+    noisy = felled(find_attack("noise"), eps, steps)
     return Strength(
         tuple(
             Comparison(weaker, stronger, int((first & ~second).sum()), int((second & ~first).sum()))
@@ -90,16 +88,3 @@ def compare(
         ),
         Proportion.of(noisy & robust),
     )
-
-
-def sign_noise(model: VideoMoE, x: Tensor, y: Tensor, eps: float, steps: int, seed: int = 0) -> Tensor:
-    """Random corners of the eps-box, `steps` of them per clip: the first that fools the model, else the last."""
-    found = x.clone()
-    fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    with torch.no_grad():
-        for draw in range(steps):
-            # A seed far from those of the attacks' own random starts.
-            tried = (x + eps * per_clip(x, seed + 1_000_003 * (draw + 1)).sign()).clamp(0, 1)
-            found[~fooled] = tried[~fooled]
-            fooled |= model(tried).argmax(1) != y
-    return found

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from audit.attacks import ATTACKS
 from audit.second import FEWEST, second_choices, weakest
 from audit.statistics import Proportion
-from audit.strength import Comparison, compare, sign_noise
+from audit.strength import Comparison, compare
 from models import VideoMoE
 from tests.audit_models import Linear, answers, class_clips, eight_bit_clips, mixture, single, sound_mixture
 
@@ -57,19 +58,11 @@ def test_noise_that_fells_what_the_suite_left_is_counted() -> None:
     torch.manual_seed(0)
     model, x = mixture(), eight_bit_clips(24)
     y, held = answers(model, x), np.zeros(24, bool)
-    noisy = sign_noise(model, x, y, EPS, steps=6)
+    noisy = ATTACKS["noise"](model, x, y, EPS, steps=6)
     fell = (answers(model, noisy) != y).numpy()
     assert 0 < fell.sum() < 24
     held[fell] = True
     assert compare(model, x, y, held, EPS, steps=6).noise_only == Proportion(int(fell.sum()), 24)
-
-
-def test_noise_goes_to_corners_of_the_box_and_belongs_to_the_clip() -> None:
-    model, x = mixture(), eight_bit_clips(6)
-    y = answers(model, x)
-    noisy = sign_noise(model, x, y, EPS, steps=3)
-    assert torch.allclose((noisy - x).abs(), torch.full_like(x, EPS), atol=1e-6)
-    assert torch.equal(sign_noise(model, x[2:4], y[2:4], EPS, steps=3), noisy[2:4])
 
 
 def test_second_choices_are_those_of_the_router() -> None:

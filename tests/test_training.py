@@ -128,6 +128,15 @@ class TestTrainer:
         assert len(run.metrics) == 3
         assert not list(tmp_path.rglob("*.tmp"))
 
+    def test_the_record_of_the_best_epoch_is_that_of_the_weights_kept_for_it(self, tmp_path: Path) -> None:
+        run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))
+        for epoch, robust in enumerate((0.2, 0.5, 0.5, 0.4), start=1):
+            model = build_model(run.record.spec)
+            torch.nn.init.constant_(model.router.get_parameter("score.bias"), epoch)
+            run.save_epoch(epoch, model, {"none": torch.zeros(1)}, {"epoch": epoch, "robust": robust})
+        assert run.best["epoch"] == 3
+        assert run.load_best().router.get_parameter("score.bias")[0] == 3
+
     def test_warns_of_a_collapsed_router_and_of_a_loss_that_is_not_finite(self, tmp_path: Path) -> None:
         reporter = Silent()
         run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))

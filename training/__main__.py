@@ -76,7 +76,7 @@ def fit(
     trainer = Trainer(run, train, val, screen)
     with screen.progress:
         trainer.go()
-    best = max(run.metrics, key=lambda m: m["robust"])
+    best = run.best
     typer.echo(f"best epoch {best['epoch']}: clean {best['clean']:.3f}, robust {best['robust']:.3f}, n={best['clips']}")
     typer.echo(f"next: python -m training export {out} --out BUNDLE")
 

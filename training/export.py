@@ -37,8 +37,7 @@ def export_bundle(run: Run, out: str | Path, *, single: bool = False, probes: in
     settings = run.record.settings
     val = open_set(settings.data).split("val")
     clips = load_clips(val.take(min(probes, len(val)), settings.seed), settings.contract)
-    best = max(run.metrics, key=lambda metrics: metrics["robust"])
-    training = {"settings": settings.model_dump(mode="json"), "tools": run.record.tools, "best_epoch": best}
+    training = {"settings": settings.model_dump(mode="json"), "tools": run.record.tools, "best_epoch": run.best}
     return write_bundle(model, run.record, clips, out, training=training, single=single)
 
 

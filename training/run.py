@@ -86,6 +86,12 @@ class Run:
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines[: self.finished_epochs]]
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """The record of the epoch whose weights are in best/: of equals, the latest. Raises as `load_best`."""
+        self._require_epoch()
+        return max(reversed(self.metrics), key=lambda metrics: metrics["robust"])
+
     def save_epoch(self, epoch: int, model: VideoMoE, resume: dict[str, Tensor], metrics: dict[str, Any]) -> None:
         """Record a finished epoch; state.json moves last, so a kill before it leaves the epoch before as it was."""
         known = self.metrics
@@ -108,9 +114,12 @@ class Run:
 
     def load_best(self) -> VideoMoE:
         """The averaged weights of the best epoch, in eval mode. Raises DataError before the first epoch's end."""
+        self._require_epoch()
+        return load_twin(self.root / "best")
+
+    def _require_epoch(self) -> None:
         if not self.finished_epochs:
             raise DataError(f"{self.root}: the run has not finished its first epoch; continue it with --resume")
-        return load_twin(self.root / "best")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """What a run watches of itself after each epoch: clean and robust accuracy, and whether the router still routes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ def validate(
     batch: int,
     device: str,
     seed: int = 0,
-    progress: Callable[[int], Any] = lambda done: None,
 ) -> dict[str, Any]:
     """Accuracies, load and load entropy on clean clips and on clips attacked by WATCHED (worst case per clip)."""
     clean, robust, routes, attacked, flips = [], [], [], [], []
@@ -45,7 +43,6 @@ def validate(
         robust.append(good)
         attacked.append(out.route)
         flips.append(out.route != route)
-        progress(len(y))
     before, after = (load_of(torch.cat(r).cpu().numpy(), len(model.experts)) for r in (routes, attacked))
     return {
         "clean": _share(clean),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audit.attacks.objectives import shortfall
 from audit.budget import verify
 from audit.cost import Passes
 from audit.eightbit import nearest_inside
@@ -42,7 +43,7 @@ def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
     with torch.no_grad():
         outputs = model.outputs(x)
         logits, route = outputs.deployed, outputs.route
-        margin = logits.gather(1, y.unsqueeze(1)).squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+        margin = -shortfall(logits, y)
         answered = logits.isfinite().all(1)
         found = (
             logits.argmax(1).where(answered, -1),

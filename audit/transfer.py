@@ -11,8 +11,8 @@ from torch import Tensor
 
 from audit.attacks import find_attack
 from audit.budget import verify
+from audit.chunk import judge
 from audit.statistics import Proportion
-from audit.tally import judge
 from audit.untouched import device_of, untouched
 from models import VideoMoE
 from runtime.errors import MethodError

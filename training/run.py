@@ -90,7 +90,7 @@ class Run:
     def best(self) -> dict[str, Any]:
         """The record of the epoch whose weights are in best/: of equals, the latest. Raises as `load_best`."""
         self._require_epoch()
-        return max(reversed(self.metrics), key=lambda metrics: metrics["robust"])
+        return best_of(self.metrics)
 
     def save_epoch(self, epoch: int, model: VideoMoE, resume: dict[str, Tensor], metrics: dict[str, Any]) -> None:
         """Record a finished epoch; state.json moves last, so a kill before it leaves the epoch before as it was."""
@@ -99,7 +99,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         save_twin(model, self.record.spec, folder)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in resume.items()}, folder / RESUME)
-        if all(metrics["robust"] >= old["robust"] for old in known):
+        if best_of([*known, metrics]) is metrics:
             (self.root / "best").mkdir(exist_ok=True)
             save_twin(model, self.record.spec, self.root / "best")
         write_text(self.root / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in [*known, metrics]))
@@ -120,6 +120,11 @@ class Run:
     def _require_epoch(self) -> None:
         if not self.finished_epochs:
             raise DataError(f"{self.root}: the run has not finished its first epoch; continue it with --resume")
+
+
+def best_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch of the highest robust validation accuracy; of equals the latest, which trained longest."""
+    return max(reversed(metrics), key=lambda epoch: epoch["robust"])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from audit.attacks.objectives import Objective, Target
+from audit.attacks.objectives import Objective, Target, shortfall
 from audit.attacks.reference import Head, Reference
 from audit.attacks.settings import Settings
 from models import Outputs
@@ -39,8 +39,7 @@ def mistaken(head: Head) -> Conditions:
     """The best wrong class leads the label."""
 
     def value(outputs: Outputs, reference: Reference) -> Tensor:
-        logits, index = _relative(head, outputs, reference), reference.y.unsqueeze(1)
-        return logits.scatter(1, index, -torch.inf).amax(1, keepdim=True) - logits.gather(1, index)
+        return shortfall(_relative(head, outputs, reference), reference.y).unsqueeze(1)
 
     return value
 

@@ -95,15 +95,16 @@ def lip(head: Head) -> Objective:
     return Objective(value)
 
 
+def shortfall(logits: Tensor, index: Tensor) -> Tensor:
+    """(N,) the best other of the logits (N, K) minus that of `index` (N,): negative where `index` wins."""
+    at = index.unsqueeze(1)
+    return logits.scatter(1, at, -torch.inf).amax(1) - logits.gather(1, at).squeeze(1)
+
+
 def margin(head: Head, towards: Target = label) -> Objective:
     """The best other logit minus the logit of `towards`: positive where the head no longer says `towards`."""
 
-    def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
-        logits, index = head(outputs, reference), towards(reference).unsqueeze(1)
-        rest = logits.scatter(1, index, -torch.inf).amax(1)
-        return rest - logits.gather(1, index).squeeze(1)
-
-    return Objective(value)
+    return Objective(lambda out, x, ref, s: shortfall(head(out, ref), towards(ref)))
 
 
 def rival_lead(head: Head) -> Objective:
@@ -125,7 +126,8 @@ def dlr(head: Head) -> Objective:
     lead = rival_lead(head)
 
     def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
-        top = head(outputs, reference).topk(min(4, head(outputs, reference).shape[1]), dim=1).values
+        logits = head(outputs, reference)
+        top = logits.topk(min(4, logits.shape[1]), dim=1).values
         scale: Tensor | float = 1.0
         if top.shape[1] > 2:
             scale = (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)

@@ -15,18 +15,25 @@ class Ratio:
 
     Attributes:
         name: what was compared, and on what.
-        ours, theirs: median seconds of a call. ratio: median of the turns' ratios ours / theirs; low and high: their
-            quartiles. turns: how many. goal: what the ratio should be at most, or None.
+        ours, theirs: the two quantities (of times: the median call), in `unit`.
+        ratio: ours / theirs (of times: the median of the turns' ratios; low and high: their quartiles).
+        turns: how many were timed; 0 where the quantities are counted. goal: what `ratio` should be at most, or None.
     """
 
     name: str
     ours: float
     theirs: float
     ratio: float
-    low: float
-    high: float
-    turns: int
-    goal: float | None
+    unit: str = "ms"
+    low: float | None = None
+    high: float | None = None
+    turns: int = 0
+    goal: float | None = None
+
+    @classmethod
+    def counted(cls, name: str, ours: float, theirs: float, unit: str, goal: float | None = None) -> Ratio:
+        """Of two quantities that no neighbour can disturb, such as passes or bytes."""
+        return cls(name, ours, theirs, ours / theirs, unit, goal=goal)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,10 +48,10 @@ def compare(
     pairs = []
     for turn in range(turns):
         if turn % 2:
-            after = _seconds(theirs)
-            pairs.append((_seconds(ours), after))
+            after = _milliseconds(theirs)
+            pairs.append((_milliseconds(ours), after))
         else:
-            pairs.append((_seconds(ours), _seconds(theirs)))
+            pairs.append((_milliseconds(ours), _milliseconds(theirs)))
     ratios = sorted(a / b for a, b in pairs)
     low, _, high = statistics.quantiles(ratios, n=4)
     return Ratio(
@@ -59,7 +66,7 @@ def compare(
     )
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return 1000 * (time.perf_counter() - began)

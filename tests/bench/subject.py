@@ -1,0 +1,41 @@
+"""What is measured: one bundle, as engine and as PyTorch twin, with labelled clips for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from models import VideoMoE, load_twin
+from runtime import Engine
+from runtime.clips import load_clips, open_set
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle under measurement.
+
+    Attributes:
+        bundle: its folder. engine: loaded on the CPU.
+        frames: (N, T, H, W, 3) uint8 clips of `motion`'s test split. labels: (N,).
+    """
+
+    bundle: Path
+    engine: Engine
+    frames: np.ndarray
+    labels: np.ndarray
+
+    @cached_property
+    def twin(self) -> VideoMoE:
+        return load_twin(self.bundle)
+
+    @classmethod
+    @contextmanager
+    def of(cls, bundle: Path) -> Iterator[Subject]:
+        with Engine.load(bundle) as engine:
+            clips = load_clips(open_set("motion:train=0,val=0,test=8"), engine.contract)
+            yield cls(bundle, engine, clips.frames, clips.labels)

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from models import VideoMoE, build_model, load_twin
+from models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
 from runtime import Engine
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import DataError
@@ -133,3 +133,20 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space"):
         write_bundle(spread_model(), RECORD, probe_clips(), tmp_path / "out", training={})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", sorted(EXPERTS))
+def test_every_kind_of_expert_answers_as_its_twin(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    expert = build_expert(kind, classes=5, width=4, blocks=(1, 1, 1, 0)).eval()
+    x = torch.rand(3, 3, 8, 16, 16)
+    export_network(expert, x[:1], "logits", tmp_path / "expert.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "expert.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"clip": x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, expert(x).numpy(), atol=1e-5)
+
+
+def test_kinds_take_turns_in_a_mixture() -> None:
+    mixed = SETTINGS.model_copy(update={"expert": "r3d18, tsm", "experts": 3})
+    assert [expert.kind for expert in mixed.model(3).experts] == ["r3d18", "tsm", "r3d18"]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from models import (
-    EXPERTS,
     ExpertSpec,
     ModelSpec,
     RouterSpec,
@@ -102,23 +101,6 @@ def test_an_unknown_path_is_named_with_the_known_ones(linear: VideoMoE) -> None:
         linear.outputs(clips(1), "tunnel")
 
 
-def test_r3d18_has_the_published_size() -> None:
-    # 33,371,472 parameters is what torchvision documents for r3d_18 with 400 classes.
-    assert sum(weight.numel() for weight in build_expert("r3d18", classes=400).parameters()) == 33_371_472
-
-
-def test_a_stage_of_no_blocks_is_left_out() -> None:
-    short = build_expert("r3d18", classes=5, width=2, blocks=(1, 1, 0, 0))
-    assert short(clips(2)).shape == (2, 5)
-    assert short.get_parameter("fc.weight").shape == (5, 4)
-
-
-@pytest.mark.parametrize("kind", sorted(EXPERTS))
-def test_experts_take_raw_pixels_and_give_logits(kind: str) -> None:
-    expert = build_expert(kind, classes=7, width=2).eval()
-    assert expert(clips(3)).shape == (3, 7)
-
-
 def test_the_router_costs_a_few_per_cent_of_an_expert() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -128,11 +110,6 @@ def test_the_router_costs_a_few_per_cent_of_an_expert() -> None:
         return counter.get_total_flops()
 
     assert cost(ConvRouter(4)) < 0.05 * cost(build_expert("r3d18", classes=10, width=16))
-
-
-def test_an_unknown_expert_is_named_with_the_known_ones() -> None:
-    with pytest.raises(MethodError, match=r"'vit'.*r3d18"):
-        build_expert("vit", classes=5)
 
 
 class TestCheckpoint:

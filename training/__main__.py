@@ -26,7 +26,7 @@ def fit(
     data: Annotated[str, typer.Option(help="labelled set: a folder with manifest.csv, or motion")],
     out: Annotated[Path, typer.Option(help="folder of the run")],
     method: Annotated[str, typer.Option(help="a defence, such as plain, at-m, j-tlat")] = DEFAULT.method,
-    expert: Annotated[str, typer.Option(help="kind of expert")] = DEFAULT.expert,
+    expert: Annotated[str, typer.Option(help="kind of expert; several, as in r3d18,tsm, take turns")] = DEFAULT.expert,
     experts: Annotated[int, typer.Option(help="number of experts")] = DEFAULT.experts,
     width: Annotated[int, typer.Option(help="channels of an expert's first stage")] = DEFAULT.width,
     blocks: Annotated[str, typer.Option(help="residual blocks of each stage; 0 leaves one out")] = "2,2,2,2",
@@ -60,7 +60,8 @@ def fit(
     settings = run.record.settings if run else settings_from(given | {"eps": eps / 255, "blocks": blocks.split(",")})
     # Whatever can be wrong is found before the folder is made.
     find_method(settings.method)
-    find_expert(settings.expert)
+    for kind in settings.kinds:
+        find_expert(kind)
     require_device(settings.device)
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:

@@ -15,7 +15,8 @@ class FitSettings(BaseModel):
     Attributes:
         data: labelled set (folder, or `motion`). method: a name in METHODS.
         expert, experts, width, blocks: kind and number of experts; channels of their first stage, residual blocks of
-            each stage. router_width: channels of the router's first layer.
+            each stage. Several kinds, as in "r3d18,tsm", take turns.
+        router_width: channels of the router's first layer.
         frames, size: clip contract: frames per clip, height and width in pixels.
         epochs: passes over the training clips for each step of the method's schedule.
         batch: clips per step. lr: peak learning rate of AdamW. weight_decay: its decay (matrices only).
@@ -64,13 +65,20 @@ class FitSettings(BaseModel):
     def contract(self) -> ClipContract:
         return ClipContract(frames=self.frames, height=self.size, width=self.size)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind.strip() for kind in self.expert.split(","))
+
     def model(self, classes: int) -> ModelSpec:
         """The architecture for a set of so many classes."""
-        expert = ExpertSpec(kind=self.expert, width=self.width, blocks=self.blocks)
+        kinds = self.kinds
         return ModelSpec(
             classes=classes,
             router=RouterSpec(width=self.router_width),
-            experts=(expert,) * self.experts,
+            experts=tuple(
+                ExpertSpec(kind=kinds[i % len(kinds)], width=self.width, blocks=self.blocks)
+                for i in range(self.experts)
+            ),
         )
 
 

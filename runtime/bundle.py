@@ -85,6 +85,13 @@ class Bundle:
             raise BundleError(f"bundle {self.root}: {error}") from None
         return data
 
+    def is_current(self) -> bool:
+        """Whether the manifest on the disk is still the one that was opened; reads that file only."""
+        try:
+            return _sha256(_chunks(self.root / MANIFEST, MAX_MANIFEST_BYTES)) == self.digest
+        except BundleError:
+            return False
+
     def probes(self) -> Probes:
         """The stored clips and expected answers.
 

@@ -71,6 +71,15 @@ def test_a_changed_manifest_is_another_bundle(tiny: TinyBundle) -> None:
     assert Bundle.open(tiny.root).digest != before
 
 
+def test_an_opened_bundle_knows_when_another_lies_in_its_place(tiny: TinyBundle) -> None:
+    bundle = Bundle.open(tiny.root)
+    assert bundle.is_current()
+    edit_manifest(tiny.root, name="other")
+    assert not bundle.is_current()
+    (tiny.root / "manifest.json").unlink()
+    assert not bundle.is_current()
+
+
 def test_a_file_swapped_after_opening_is_not_read(tiny: TinyBundle) -> None:
     bundle = Bundle.open(tiny.root)
     (tiny.root / "router.onnx").write_bytes((tiny.root / "expert_0.onnx").read_bytes())

@@ -8,7 +8,7 @@
 from runtime.bundle import Bundle, write_manifest
 from runtime.clips import ClipContract, DecodedClip, Limits, decode
 from runtime.engine import Engine
-from runtime.errors import BackendError, BundleError, ClipError, HardrouteError
+from runtime.errors import BackendError, BundleError, ClipError, EngineError, HardrouteError
 from runtime.manifest import Manifest
 from runtime.prediction import Prediction, Route, Timing
 from runtime.probes import Probes
@@ -22,6 +22,7 @@ __all__ = [
     "ClipError",
     "DecodedClip",
     "Engine",
+    "EngineError",
     "HardrouteError",
     "Limits",
     "Manifest",

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 
-from runtime.backends import Backend, Session, open_backend
+from runtime.backends import Backend, open_backend
 from runtime.bundle import Bundle
 from runtime.clips import ClipContract, DecodedClip, Limits, decode, to_network
-from runtime.errors import BundleError, ClipError
-from runtime.onnxfile import check_onnx
-from runtime.prediction import Prediction, Route, Timing, softmax
+from runtime.errors import ClipError, EngineError
+from runtime.networks import Networks
+from runtime.prediction import Prediction, Timing
+
+_SCRATCH_BYTES: Final = 64 * 2**20
 
 
 class Engine:
     """A loaded bundle, ready to classify. Make one with `Engine.load`.
 
     One engine may be called from several threads. Load it after a fork, not before: the threads of an
-    inference library do not survive one.
+    inference library do not survive one, so a forked child gets an `EngineError` from every call.
+
+    What was loaded is what was verified, and stays in memory: a bundle that is swapped on the disk meanwhile
+    changes nothing until it is loaded again.
+
+    Attributes:
+        bundle: what it serves.
+        backend: which backend answers.
 
     >>> with Engine.load("models/zoo/motion") as engine:  # doctest: +SKIP
     ...     print(engine.predict("clip.mp4").label)
     """
 
-    def __init__(self, bundle: Bundle, router: Session, experts: Sequence[Session]) -> None:
-        self.bundle = bundle
-        self._sessions: tuple[Session, tuple[Session, ...]] | None = (router, tuple(experts))
+    def __init__(self, networks: Networks, backend: str) -> None:
+        self.bundle = networks.bundle
+        self.backend = backend
+        self._networks: Networks | None = networks
+        self._pid = os.getpid()
+        self._scratch = threading.local()
+        channels, *rest = self.contract.shape
+        self._frame_shape = (*rest, channels)
 
     @classmethod
     def load(
@@ -55,14 +73,7 @@ class Engine:
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         library = open_backend(backend, threads) if isinstance(backend, str) else backend
-
-        def session(name: str) -> Session:
-            model = bundle.read(name)
-            check_onnx(model, name)
-            return library.load(model, name)
-
-        manifest = bundle.manifest
-        engine = cls(bundle, session(manifest.router), [session(expert.file) for expert in manifest.experts])
+        engine = cls(Networks.load(bundle, library), backend if isinstance(backend, str) else type(backend).__name__)
         if verify:
             engine.replay_probes()
         return engine
@@ -94,7 +105,7 @@ class Engine:
         if not isinstance(clip, DecodedClip):
             started = time.perf_counter()
             clip = decode(clip, self.contract, limits, allow_short=allow_short)
-            decoding = _milliseconds(started)
+            decoding = (time.perf_counter() - started) * 1000
         prediction = self.predict_batch(clip.frames[None])[0]
         timing = replace(prediction.milliseconds, decode=decoding)
         return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
@@ -112,35 +123,30 @@ class Engine:
         Raises:
             ClipError: wrong dtype or shape.
             BundleError: a network answered with a wrong shape or something that is not finite.
+            EngineError: the engine is closed, or was loaded before a fork.
         """
-        if self._sessions is None:
-            raise RuntimeError("the engine is closed")
-        # Held here, so that close() in another thread cannot take a network away in the middle of a batch.
-        router, experts = self._sessions
-        self._check_frames(frames)
-        if not len(frames):
-            return []
-        started = time.perf_counter()
-        clips = to_network(frames)
-        router_logits = self._run(router, clips, self.bundle.manifest.router, len(experts))
-        routes = router_logits.argmax(axis=1)
-        routing = _milliseconds(started) / len(frames)
+        networks = self._open()
+        self._check(frames)
+        return networks.predict(frames, self._floats(len(frames))) if len(frames) else []
 
-        logits = np.empty((len(frames), len(self.classes)), np.float32)
-        expert_ms = np.empty(len(frames))
-        for expert in np.unique(routes):
-            started = time.perf_counter()
-            mine = np.flatnonzero(routes == expert)
-            # Picking clips copies them; a batch that went to one expert as a whole needs no copy.
-            inputs = clips if len(mine) == len(clips) else clips[mine]
-            name = self.bundle.manifest.experts[expert].file
-            logits[mine] = self._run(experts[expert], inputs, name, len(self.classes))
-            expert_ms[mine] = _milliseconds(started) / len(mine)
-        probabilities = softmax(logits)
-        return [
-            self._prediction(router_logits[n], logits[n], probabilities[n], Timing(0.0, routing, expert_ms[n].item()))
-            for n in range(len(frames))
-        ]
+    def route(self, frames: np.ndarray) -> np.ndarray:
+        """The first half of `predict_batch`: the router's scores (N, M) float32; a clip's expert is their argmax.
+
+        For callers that collect clips of one expert from several batches. Arguments and errors as there.
+        """
+        networks = self._open()
+        self._check(frames)
+        return networks.route(to_network(frames, self._floats(len(frames))))
+
+    def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
+        """The second half: the logits (N, K) float32 that one expert gives to clips that were routed to it."""
+        networks = self._open()
+        self._check(frames)
+        return networks.answer(expert, to_network(frames, self._floats(len(frames))))
+
+    def predictions(self, router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]) -> list[Prediction]:
+        """Puts what `route` and `answer` gave for N clips together, as `predict_batch` would."""
+        return Prediction.batch(self.classes, router_logits, logits, timings)
 
     def replay_probes(self) -> None:
         """Classifies the bundle's probes and compares routes and logits with what was stored at export.
@@ -148,17 +154,11 @@ class Engine:
         Raises:
             BundleError: naming the first difference.
         """
-        probes = self.bundle.probes()
-        found = self.predict_batch(probes.frames)
-        if difference := probes.first_difference(found, self.bundle.manifest.tolerance):
-            raise BundleError(
-                f"bundle {self.bundle.root}: {difference}; "
-                "this backend does not compute what was exported: choose another or export again"
-            )
+        self._open().replay_probes()
 
     def close(self) -> None:
-        """Lets go of the networks. Calls that are running finish; later ones raise RuntimeError."""
-        self._sessions = None
+        """Lets go of the networks. Calls that are running finish; later ones raise EngineError."""
+        self._networks = None
 
     def __enter__(self) -> Engine:
         return self
@@ -168,40 +168,29 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _check_frames(self, frames: np.ndarray) -> None:
-        channels, *rest = self.contract.shape
+    def _open(self) -> Networks:
+        # The caller holds what this returns, so close() in another thread cannot take it away in mid-batch.
+        networks = self._networks
+        if networks is None:
+            raise EngineError("the engine is closed; load the bundle again")
+        if os.getpid() != self._pid:
+            raise EngineError("the engine was loaded before a fork and cannot work in the child; load it there")
+        return networks
+
+    def _check(self, frames: np.ndarray) -> None:
         if frames.dtype != np.uint8:
             raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
-        if frames.ndim != 5 or frames.shape[1:] != (*rest, channels):
-            expected = ", ".join(["N", *map(str, rest), str(channels)])
+        if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:
+            expected = ", ".join(["N", *map(str, self._frame_shape)])
             raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
 
-    def _run(self, session: Session, clips: np.ndarray, name: str, width: int) -> np.ndarray:
-        outputs = session.run(clips)
-        if outputs.shape != (len(clips), width) or outputs.dtype != np.float32:
-            raise BundleError(
-                f"{name} answered {outputs.dtype} {outputs.shape}, expected float32 ({len(clips)}, {width})"
-            )
-        if not np.isfinite(outputs).all():
-            raise BundleError(f"{name} answered with numbers that are not finite")
-        return outputs
-
-    def _prediction(
-        self, router_logits: np.ndarray, logits: np.ndarray, probabilities: np.ndarray, timing: Timing
-    ) -> Prediction:
-        index = int(logits.argmax())
-        return Prediction(
-            label=self.classes[index],
-            index=index,
-            probability=probabilities[index].item(),
-            probabilities=probabilities,
-            logits=logits,
-            route=Route.from_logits(router_logits),
-            milliseconds=timing,
-            clip="",
-            clip_sha256="",
-        )
-
-
-def _milliseconds(since: float) -> float:
-    return (time.perf_counter() - since) * 1000
+    def _floats(self, clips: int) -> np.ndarray | None:
+        """Memory for a network's input that this thread keeps; None for a batch too large to keep."""
+        # Fresh pages for every batch cost more than the conversion that fills them.
+        size = clips * math.prod(self._frame_shape)
+        if 4 * size > _SCRATCH_BYTES:
+            return None
+        kept: np.ndarray | None = getattr(self._scratch, "floats", None)
+        if kept is None or kept.size < size:
+            kept = self._scratch.floats = np.empty(size, np.float32)
+        return kept[:size].reshape(clips, *self.contract.shape)

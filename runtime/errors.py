@@ -43,6 +43,10 @@ class BackendError(HardrouteError):
     """The asked-for execution provider cannot run here."""
 
 
+class EngineError(HardrouteError, RuntimeError):
+    """An engine that cannot answer any more: closed, or loaded before a fork."""
+
+
 class PolicyError(HardrouteError):
     """An audit policy cannot be used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,16 @@ class Route:
     @classmethod
     def from_logits(cls, logits: np.ndarray) -> Route:
         """The top-1 route of one clip's router logits (M,)."""
+        return cls.batch(logits[None])[0]
+
+    @classmethod
+    def batch(cls, logits: np.ndarray) -> list[Route]:
+        """The top-1 routes of N clips' router logits (N, M)."""
         weights = softmax(logits)
-        second, first = np.sort(np.append(weights, np.float32(0)))[-2:]
-        return cls(int(logits.argmax()), weights, logits, float(first - second))
+        ranked = np.sort(weights, axis=1)
+        margins = ranked[:, -1] - ranked[:, -2] if ranked.shape[1] > 1 else ranked[:, -1]
+        # In the order of the fields; by position, because this runs for every clip.
+        return list(map(cls, logits.argmax(axis=1).tolist(), weights, logits, margins.tolist()))
 
 
 @dataclass(frozen=True)
@@ -83,3 +91,24 @@ class Prediction:
     milliseconds: Timing
     clip: str
     clip_sha256: str
+
+    @classmethod
+    def batch(
+        cls, classes: Sequence[str], router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]
+    ) -> list[Prediction]:
+        """The answers for N clips whose networks have run.
+
+        Args:
+            classes: the K labels.
+            router_logits: (N, M) float32.
+            logits: (N, K) float32, of each clip's chosen expert.
+            timings: one for each clip.
+        """
+        probabilities = softmax(logits)
+        answers = zip(
+            logits.argmax(axis=1).tolist(), probabilities, logits, Route.batch(router_logits), timings, strict=True
+        )
+        return [
+            cls(classes[index], index, own[index].item(), own, scores, route, timing, "", "")
+            for index, own, scores, route, timing in answers
+        ]

@@ -31,17 +31,26 @@ def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
     return _crop_resize(frame, contract, new_height, new_width)
 
 
-def to_network(frames: np.ndarray) -> np.ndarray:
-    """Turn frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous.
+def to_network(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Turn frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous: frames / 255.
 
-    The only place where uint8 becomes float. Raises TypeError or ValueError for another type or shape.
+    The only place where uint8 becomes float. Fills and returns `out` if given. Raises TypeError or ValueError for
+    another type or shape.
     """
     if frames.dtype != np.uint8:
         raise TypeError(f"frames must be uint8, got {frames.dtype}")
     if frames.ndim != 5 or frames.shape[-1] != 3:
         raise ValueError(f"frames must have the shape (N, T, H, W, 3), got {frames.shape}")
-    out = np.empty((len(frames), 3, *frames.shape[1:4]), np.float32)
-    np.divide(np.moveaxis(frames, -1, 1), np.float32(255), out=out)
+    n, t, h, w, channels = frames.shape
+    if out is None:
+        out = np.empty((n, channels, t, h, w), np.float32)
+    if not frames.size:
+        return out
+    image = frames.reshape(n * t * h, w, channels)
+    for channel in range(channels):
+        # OpenCV picks the bytes of one channel apart many at a time, which a strided division does not.
+        plane = cv2.extractChannel(image, channel).reshape(n, t, h, w)
+        np.divide(plane, np.float32(255), out=out[:, channel])
     return out
 
 

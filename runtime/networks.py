@@ -1,0 +1,111 @@
+"""The networks of a bundle on one inference library: the router, and the experts that it chooses among."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.backends import Backend, Session
+from runtime.bundle import Bundle
+from runtime.clips import to_network
+from runtime.errors import BundleError
+from runtime.onnxfile import check_onnx
+from runtime.prediction import Prediction, Timing
+
+
+class Networks:
+    """Router and experts, loaded. Every answer is checked: shape, type, and that it is finite.
+
+    Attributes:
+        bundle: where they come from.
+    """
+
+    def __init__(self, bundle: Bundle, router: Session, experts: Sequence[Session]) -> None:
+        self.bundle = bundle
+        self._router = router
+        self._experts = tuple(experts)
+
+    @classmethod
+    def load(cls, bundle: Bundle, library: Backend) -> Networks:
+        """Makes a session of each network; the bytes that a library gets are those that were verified.
+
+        Raises:
+            BundleError: a file was changed since the bundle was opened, or holds what no network of ours does.
+            BackendError: the library cannot run here.
+        """
+
+        def session(name: str) -> Session:
+            model = bundle.read(name)
+            check_onnx(model, name)
+            return library.load(model, name)
+
+        manifest = bundle.manifest
+        return cls(bundle, session(manifest.router), [session(expert.file) for expert in manifest.experts])
+
+    def route(self, clips: np.ndarray) -> np.ndarray:
+        """The router's scores (N, M) for clips (N, 3, T, H, W) float32 in [0, 1]."""
+        return _run(self._router, clips, self.bundle.manifest.router, len(self._experts))
+
+    def answer(self, expert: int, clips: np.ndarray) -> np.ndarray:
+        """The logits (N, K) of one expert for clips (N, 3, T, H, W) float32 in [0, 1]."""
+        manifest = self.bundle.manifest
+        return _run(self._experts[expert], clips, manifest.experts[expert].file, len(manifest.classes))
+
+    def predict(self, frames: np.ndarray, out: np.ndarray | None = None) -> list[Prediction]:
+        """Routes N >= 1 clips; each chosen expert runs once, on its clips together.
+
+        Args:
+            frames: (N, T, H, W, 3) uint8.
+            out: (N, 3, T, H, W) float32 to work in, see `to_network`.
+        """
+        started = time.perf_counter()
+        clips = to_network(frames, out)
+        router_logits = self.route(clips)
+        routes = router_logits.argmax(axis=1)
+        routing = _milliseconds(started) / len(clips)
+
+        chosen = set(routes.tolist())
+        if len(chosen) == 1:  # always so for a single clip: nothing to pick, nothing to put back
+            started = time.perf_counter()
+            logits = self.answer(chosen.pop(), clips)
+            timings = [Timing(0.0, routing, _milliseconds(started) / len(clips))] * len(clips)
+            return Prediction.batch(self.bundle.manifest.classes, router_logits, logits, timings)
+
+        logits = np.empty((len(clips), len(self.bundle.manifest.classes)), np.float32)
+        spent = np.empty(len(clips))
+        for expert in sorted(chosen):
+            started = time.perf_counter()
+            mine = np.flatnonzero(routes == expert)
+            logits[mine] = self.answer(expert, clips[mine])
+            spent[mine] = _milliseconds(started) / len(mine)
+        timings = [Timing(0.0, routing, own) for own in spent.tolist()]
+        return Prediction.batch(self.bundle.manifest.classes, router_logits, logits, timings)
+
+    def replay_probes(self) -> None:
+        """Answers the bundle's probes and compares routes and logits with what was stored at export.
+
+        Raises:
+            BundleError: naming the first difference.
+        """
+        probes = self.bundle.probes()
+        found = self.predict(probes.frames)
+        if difference := probes.first_difference(found, self.bundle.manifest.tolerance):
+            raise BundleError(
+                f"bundle {self.bundle.root}: {difference}; "
+                "this backend does not compute what was exported: choose another or export again"
+            )
+
+
+def _run(session: Session, clips: np.ndarray, name: str, width: int) -> np.ndarray:
+    outputs = session.run(clips)
+    if outputs.shape != (len(clips), width) or outputs.dtype != np.float32:
+        raise BundleError(f"{name} answered {outputs.dtype} {outputs.shape}, expected float32 ({len(clips)}, {width})")
+    if not np.isfinite(outputs).all():
+        raise BundleError(f"{name} answered with numbers that are not finite")
+    return outputs
+
+
+def _milliseconds(since: float) -> float:
+    return (time.perf_counter() - since) * 1000

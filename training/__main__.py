@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from models import find_expert
+from models import build_model, find_expert
+from models.published import start_from
 from runtime.clips import load_clips, open_set
 from runtime.errors import DataError, main
 from training.export import export_bundle
@@ -31,6 +32,7 @@ def fit(
     width: Annotated[int, typer.Option(help="channels of an expert's first stage")] = DEFAULT.width,
     blocks: Annotated[str, typer.Option(help="residual blocks of each stage; 0 leaves one out")] = "2,2,2,2",
     router_width: Annotated[int, typer.Option(help="channels of the router's first layer")] = DEFAULT.router_width,
+    init: Annotated[list[str] | None, typer.Option(help="published weights to start from, one file per kind")] = None,
     frames: Annotated[int, typer.Option(help="frames per clip")] = DEFAULT.frames,
     size: Annotated[int, typer.Option(help="height and width in pixels")] = DEFAULT.size,
     epochs: Annotated[int, typer.Option(help="passes over the training clips per step")] = DEFAULT.epochs,
@@ -57,7 +59,11 @@ def fit(
     """Train a sparse mixture with a defence; the run's folder can be resumed and exported."""
     given = {k: v for k, v in locals().items() if k in FitSettings.model_fields}
     run = Run.open(out) if resume and (out / "run.json").exists() else None
-    settings = run.record.settings if run else settings_from(given | {"eps": eps / 255, "blocks": blocks.split(",")})
+    settings = (
+        run.record.settings
+        if run
+        else settings_from(given | {"eps": eps / 255, "blocks": blocks.split(","), "init": init or ()})
+    )
     # Whatever can be wrong is found before the folder is made.
     find_method(settings.method)
     for kind in settings.kinds:
@@ -66,6 +72,8 @@ def fit(
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
         raise DataError(f"{settings.data}: its classes are no longer those of the run in {out}")
+    if settings.init and run is None:
+        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
     console.print(f"reading {clip_set.name}")
     train = load_clips(clip_set.split("train"), settings.contract)
     val_set = clip_set.split("val")

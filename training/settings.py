@@ -17,6 +17,7 @@ class FitSettings(BaseModel):
         expert, experts, width, blocks: kind and number of experts; channels of their first stage, residual blocks of
             each stage. Several kinds, as in "r3d18,tsm", take turns.
         router_width: channels of the router's first layer.
+        init: files of published weights that the experts start from; see models.published.
         frames, size: clip contract: frames per clip, height and width in pixels.
         epochs: passes over the training clips for each step of the method's schedule.
         batch: clips per step. lr: peak learning rate of AdamW. weight_decay: its decay (matrices only).
@@ -41,6 +42,7 @@ class FitSettings(BaseModel):
     width: int = Field(default=16, ge=1, le=512)
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     router_width: int = Field(default=8, ge=1, le=512)
+    init: tuple[str, ...] = ()
     frames: int = Field(default=12, ge=1, le=256)
     size: int = Field(default=48, ge=8, le=512)
     epochs: int = Field(default=20, ge=1)

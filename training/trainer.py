@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models import VideoMoE, build_model
+from models.published import start_from
 from runtime.clips import ClipArrays
 from runtime.errors import BackendError
 from training.batches import augment, batches
@@ -64,7 +65,10 @@ class Trainer:
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(self.fit.seed)
-        self.model = build_model(run.record.spec).to(self.fit.device)
+        self.model = build_model(run.record.spec)
+        if self.fit.init and not run.finished_epochs:
+            start_from(list(self.model.experts), list(self.fit.init))
+        self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.fit.weight_decay), lr=self.fit.lr)
         by_tensor = {parameter: name for name, parameter in self.model.named_parameters()}

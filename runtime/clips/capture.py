@@ -1,31 +1,19 @@
-"""OpenCV's FFmpeg reader in a cage: local file, known containers and codecs, silent, bounded waiting."""
+"""OpenCV's readers, opened in a cage: local files, network addresses and cameras; silent, bounded waiting."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# FFmpeg prints its own complaints, which would bury the one line that a person should read. It reads this
-# once, at the first open in the process, hence before the import; a value that the user has set is kept.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
+# Before cv2, which this import sets up.
+from runtime.clips.cage import CAGE  # isort: skip
 import cv2
 
 from runtime.errors import ClipError
 
-_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# FFmpeg knows hundreds of formats. A playlist or ffconcat text would make it open further files and network
-# addresses, and its rarely used decoders are where most of its memory errors have been found.
-_CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts"
-_CODECS = (
-    "h264,hevc,mpeg4,h263,msmpeg4v1,msmpeg4v2,msmpeg4,mpegvideo,mpeg1video,mpeg2video,mjpeg,vp8,libvpx,vp9,libvpx-vp9,"
-    "av1,libdav1d,libaom-av1,ffv1,huffyuv,ffvhuff,prores,dvvideo"
-)
-_CAGE = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}|codec_whitelist;{_CODECS}"
 # FFmpeg applies its codec list only while it probes; OpenCV then opens any decoder. These are the same
 # codecs by the names OpenCV gives them, checked before the first frame is decoded.
 _FOURCCS = frozenset(
@@ -37,44 +25,10 @@ _FOURCCS = frozenset(
     )
 )
 RE_ENCODE = "re-encode it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
-_THREADS = 4
-
-
-class _Cage:
-    """Sets the process-wide settings that `cv2.VideoCapture` reads; puts the user's own back after.
-
-    OpenCV takes FFmpeg's options from the environment only. Opens in several threads share one cage.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._options: str | None = None
-        self._log_level = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._options = os.environ.get(_OPTIONS)
-                self._log_level = cv2.utils.logging.getLogLevel()
-                os.environ[_OPTIONS] = _CAGE
-                # Whoever asked OpenCV to talk keeps hearing it.
-                if "OPENCV_LOG_LEVEL" not in os.environ:
-                    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            self._inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                cv2.utils.logging.setLogLevel(self._log_level)
-                if self._options is None:
-                    os.environ.pop(_OPTIONS, None)
-                else:
-                    os.environ[_OPTIONS] = self._options
-
-
-_cage = _Cage()
+# Handing small frames to other threads costs more than it gains, and a service decodes many videos side by side.
+_SMALL_PIXELS = 640 * 480
+# One decoder thread per core would multiply the memory of large frames on large machines.
+_MOST_THREADS = 4
 
 
 @contextlib.contextmanager
@@ -84,33 +38,91 @@ def open_capture(path: Path, timeout: float) -> Iterator[cv2.VideoCapture]:
     `timeout` in seconds bounds each single wait for the file. Raises ClipError if there is no readable
     video track.
     """
-    milliseconds = max(1, min(int(timeout * 1000), 2**31 - 1))
-    settings = (
-        (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
-        (cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
-        # One decoder thread per core multiplies the memory of large frames on large machines.
-        (cv2.CAP_PROP_N_THREADS, min(_THREADS, os.cpu_count() or 1)),
-    )
-    try:
-        with _cage:
-            # An absolute path cannot be taken for a protocol ("concat:...").
-            capture = cv2.VideoCapture(
-                os.path.abspath(path), cv2.CAP_FFMPEG, [int(v) for pair in settings for v in pair]
-            )
-    except cv2.error as error:
-        raise ClipError(f"{path}: the video reader gave up ({error.err}); {RE_ENCODE}") from None
-    try:
+    # An absolute path cannot be taken for a protocol ("concat:...").
+    name, threads = os.path.abspath(path), min(_MOST_THREADS, os.cpu_count() or 1)
+    with _open_file(name, path, timeout, threads=1) as capture:
+        width, height = stated_pixels(capture)
+        if width * height <= _SMALL_PIXELS or threads == 1:
+            yield capture
+            return
+    # The size is known only once it is open. Opening again costs less than decoding a single large frame.
+    with _open_file(name, path, timeout, threads) as capture:
+        yield capture
+
+
+@contextlib.contextmanager
+def _open_file(name: str, path: Path, timeout: float, threads: int) -> Iterator[cv2.VideoCapture]:
+    settings = _settings(timeout, threads)
+    with _released(lambda: cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings), str(path), CAGE.files()) as capture:
         if not capture.isOpened():
             raise ClipError(
                 f"{path}: no video track that can be read (damaged, cut off or audio only); "
                 "copy it again or re-encode the original"
             )
-        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4].decode("latin-1")
-        if codec.upper() not in _FOURCCS:
-            raise ClipError(f"{path}: its video codec {codec!r} is not one that is opened here; {RE_ENCODE}")
+        _check_codec(capture, str(path))
+        yield capture
+
+
+@contextlib.contextmanager
+def open_url(url: str, name: str, timeout: float) -> Iterator[cv2.VideoCapture]:
+    """Open a network address with OpenCV's FFmpeg reader and release it afterwards.
+
+    Only network protocols and no playlists, so that what a server sends never names a file. `name` stands for
+    the address in messages, since that may hold a password. `timeout` in seconds bounds the opening and each
+    single wait for data. Raises ClipError.
+    """
+    settings = _settings(timeout, min(_MOST_THREADS, os.cpu_count() or 1))
+    with _released(lambda: cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings), name, CAGE.network()) as capture:
+        if not capture.isOpened():
+            raise ClipError(
+                f"{name}: cannot be opened (nobody answers, no access, or no video that is read here); "
+                "try the address in a player"
+            )
+        _check_codec(capture, name)
+        yield capture
+
+
+@contextlib.contextmanager
+def open_camera(index: int) -> Iterator[cv2.VideoCapture]:
+    """Open a camera of this machine and release it afterwards. Raises ClipError if there is none."""
+    with _released(lambda: cv2.VideoCapture(index, cv2.CAP_ANY), f"camera:{index}", CAGE.files()) as capture:
+        if not capture.isOpened():
+            raise ClipError(
+                f"camera:{index}: no such camera, or another program holds it; "
+                "`v4l2-ctl --list-devices` names those there are"
+            )
+        yield capture
+
+
+@contextlib.contextmanager
+def _released(
+    make: Callable[[], cv2.VideoCapture], name: str, cage: contextlib.AbstractContextManager[None]
+) -> Iterator[cv2.VideoCapture]:
+    try:
+        with cage:
+            capture = make()
+    except cv2.error as error:
+        raise ClipError(f"{name}: the video reader gave up ({error.err}); {RE_ENCODE}") from None
+    try:
         yield capture
     finally:
         capture.release()
+
+
+def _settings(timeout: float, threads: int) -> list[int]:
+    milliseconds = max(1, min(int(timeout * 1000), 2**31 - 1))
+    settings = (
+        (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
+        (cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
+        (cv2.CAP_PROP_N_THREADS, threads),
+    )
+    return [int(value) for pair in settings for value in pair]
+
+
+def _check_codec(capture: cv2.VideoCapture, name: str) -> None:
+    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4].decode("latin-1")
+    if codec.upper() not in _FOURCCS:
+        raise ClipError(f"{name}: its video codec {codec!r} is not one that is opened here; {RE_ENCODE}")
 
 
 def stated_count(capture: cv2.VideoCapture) -> int:

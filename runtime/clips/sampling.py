@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +14,8 @@ DEFAULT_FPS = 25.0
 # container's clock cannot be believed at all.
 MAX_BAD_SHARE = 0.02
 _EPSILON = 1e-6
+# What containers' clocks lose by rounding, in seconds (Matroska keeps whole milliseconds).
+_TICK = 1e-3
 
 
 def sample_times(frames: int, window: float) -> np.ndarray:
@@ -43,20 +47,62 @@ def usable_fps(stated: float, stamps: Sequence[float] = ()) -> float:
     return float(1 / np.median(steps)) if len(steps) else DEFAULT_FPS
 
 
+class Clock:
+    """When frames start, in seconds from the first one, told as they come.
+
+    A frame without a usable stamp (not a number, or not after the frame before) follows that frame by 1/fps.
+
+    Attributes:
+        bad: how many of them there were.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self.bad = 0
+        self._step = 1 / fps
+        self._origin: float | None = None
+        self._now = 0.0
+
+    def tick(self, stamp: float) -> float:
+        """The start of the next frame, whose container states `stamp` seconds."""
+        usable = math.isfinite(stamp)
+        if self._origin is None:
+            self._origin = stamp if usable else 0.0
+        else:
+            usable = usable and stamp - self._origin > self._now
+            self._now = stamp - self._origin if usable else self._now + self._step
+        self.bad += not usable
+        return self._now
+
+
 def clean_stamps(stamps: Sequence[float], fps: float) -> np.ndarray:
     """Timestamps that start at 0 and increase, in seconds.
 
-    Single frames without a usable stamp follow the one before by 1/fps; where more are unusable, the
-    container's clock is given up and frame i starts at i/fps.
+    Single frames without a usable stamp are mended by `Clock`; where more are unusable, the container's
+    clock is given up and frame i starts at i/fps.
     """
-    raw = np.asarray(stamps, dtype=np.float64)
-    mended = np.empty(len(raw))
-    bad, clock = 0, -math.inf
-    for i, stamp in enumerate(raw):
-        usable = math.isfinite(stamp) and stamp > clock
-        bad += not usable
-        clock = stamp if usable else (clock + 1 / fps if i else 0.0)
-        mended[i] = clock
-    if bad > max(1, MAX_BAD_SHARE * len(raw)):
-        return np.arange(len(raw)) / fps
-    return mended - mended[0]
+    clock = Clock(fps)
+    starts = np.array([clock.tick(stamp) for stamp in stamps], dtype=np.float64)
+    if clock.bad > max(1, MAX_BAD_SHARE * len(starts)):
+        return np.arange(len(starts)) / fps
+    return starts
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Which frames a clip may need, while the length of its window is known only between two bounds.
+
+    earliest, latest: bounds of each sampling time, in seconds, increasing.
+    """
+
+    earliest: list[float]
+    latest: list[float]
+
+    @classmethod
+    def over(cls, frames: int, shortest: float, longest: float) -> Forecast:
+        """For `frames` samples of a window between `shortest` and `longest` seconds."""
+        return cls(sample_times(frames, max(0.0, shortest)).tolist(), sample_times(frames, longest).tolist())
+
+    def shows(self, start: float, end: float) -> bool:
+        """Whether a frame on display from `start` to `end` may be on display at a sampling time."""
+        first = bisect.bisect_left(self.latest, start - _TICK)
+        return first < len(self.latest) and self.earliest[first] < end + _TICK

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +15,10 @@ from runtime.clips.contract import ClipContract
 from runtime.clips.limits import Limits
 from runtime.clips.preprocess import fit_frame
 from runtime.errors import ClipError
+
+# A frame is converted if a sample may fall within this many frames' time: its own and half of one more, since the
+# next frame may come late.
+REACH = 1.5
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Reader:
         self.file, self.contract, self.limits = file, contract, limits
         self.path = file.path
         self.deadline = time.monotonic() + limits.max_decode_seconds
+        self._frame: np.ndarray | None = None
 
     def run(self, wanted: set[int] | None) -> Scan:
         """Keep the frames `wanted` by index; None: those that the header's length and rate make likely."""
@@ -72,25 +75,34 @@ class Reader:
         self._check_pixels(*stated_pixels(capture))
         promised = scan.count / scan.fps
         self._check_length(self.expected(scan), min(promised, window or promised))
-        likely = self._likely(scan) if wanted is None else None
+        forecast = self._forecast(scan) if wanted is None else None
         stamps: list[float] = []
-        first, clock = 0.0, 0.0
+        clock = sampling.Clock(scan.fps)
+        pending: tuple[float, np.ndarray] | None = None
         while capture.grab():
             self._time_left()
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            first = first if stamps else stamp
-            clock = stamp - first if not stamps or stamp - first > clock else clock + 1 / scan.fps
-            if window is not None and clock >= window:
+            start = clock.tick(stamp)
+            if forecast and pending and forecast.shows(pending[0], start):
+                scan.kept[len(stamps) - 1] = self._fit(pending[1])
+                if len(scan.kept) > 4 * self.contract.frames:
+                    # The header's rate is far off: keep nothing more, and leave it to a second pass.
+                    forecast = None
+            pending = None
+            if window is not None and start >= window:
                 scan.complete = True
                 break
             index = len(stamps)
             stamps.append(stamp)
-            self._check_length(index + 1, clock)
-            if likely(clock) if likely else index in (wanted or ()):
-                scan.kept[index] = self._retrieve(capture)
-                if wanted is None and len(scan.kept) > 4 * self.contract.frames:
-                    # The header's rate is far off: keep nothing more, and leave it to a second pass.
-                    likely, wanted = None, set()
+            self._check_length(index + 1, start)
+            if wanted is not None and index in wanted:
+                scan.kept[index] = self._fit(self._retrieve(capture))
+            elif forecast and forecast.shows(start, start + REACH / scan.fps):
+                # Resizing costs most, so it waits until the next frame tells how long this one was shown.
+                pending = start, self._retrieve(capture)
+        if pending:
+            # Nothing follows, so the last frame stays on display.
+            scan.kept[len(stamps) - 1] = self._fit(pending[1])
         if not stamps:
             raise ClipError(
                 f"{self.path}: not one frame could be decoded (damaged, or a codec that this OpenCV lacks); {RE_ENCODE}"
@@ -99,24 +111,26 @@ class Reader:
         scan.starts = sampling.clean_stamps(stamps, scan.fps)
         return scan
 
-    def _likely(self, scan: Scan) -> Callable[[float], bool]:
-        window = self.contract.seconds or scan.count / scan.fps
-        times = sampling.sample_times(self.contract.frames, window).tolist()
-        # Half a frame more than a frame's own time on display covers the rounding of containers' clocks.
-        reach = 1.5 / scan.fps
-
-        def likely(start: float) -> bool:
-            later = bisect.bisect_left(times, start - 0.5 / scan.fps)
-            return later < len(times) and times[later] < start + reach
-
-        return likely
+    def _forecast(self, scan: Scan) -> sampling.Forecast:
+        promised = scan.count / scan.fps
+        # Genuine UCF-101 and HMDB-51 files are often one frame short, which shifts their late samples.
+        shortest = promised - 1 / scan.fps
+        return sampling.Forecast.over(
+            self.contract.frames, self.contract.seconds or shortest, self.contract.seconds or promised
+        )
 
     def _retrieve(self, capture: cv2.VideoCapture) -> np.ndarray:
-        ok, frame = capture.retrieve()
+        # Into the same memory each time: fresh pages for every full-size frame cost as much as its conversion.
+        ok, frame = capture.retrieve(self._frame)
         if not ok or frame is None or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ClipError(f"{self.path}: a frame cannot be converted to 8-bit colour; {RE_ENCODE}")
         self._check_pixels(frame.shape[1], frame.shape[0])
-        return np.ascontiguousarray(fit_frame(frame, self.contract)[..., ::-1])
+        self._frame = frame
+        return frame
+
+    def _fit(self, frame: np.ndarray) -> np.ndarray:
+        # Always a copy, never a view of the memory that the next frame is read into.
+        return cv2.cvtColor(fit_frame(frame, self.contract), cv2.COLOR_BGR2RGB)
 
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self.limits.max_pixels:

@@ -126,7 +126,7 @@ class Engine:
             EngineError: the engine is closed, or was loaded before a fork.
         """
         networks = self._open()
-        self._check(frames)
+        self.check(frames)
         return networks.predict(frames, self._floats(len(frames))) if len(frames) else []
 
     def route(self, frames: np.ndarray) -> np.ndarray:
@@ -135,18 +135,26 @@ class Engine:
         For callers that collect clips of one expert from several batches. Arguments and errors as there.
         """
         networks = self._open()
-        self._check(frames)
+        self.check(frames)
         return networks.route(to_network(frames, self._floats(len(frames))))
 
     def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
         """The second half: the logits (N, K) float32 that one expert gives to clips that were routed to it."""
         networks = self._open()
-        self._check(frames)
+        self.check(frames)
         return networks.answer(expert, to_network(frames, self._floats(len(frames))))
 
     def predictions(self, router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]) -> list[Prediction]:
         """Puts what `route` and `answer` gave for N clips together, as `predict_batch` would."""
         return Prediction.batch(self.classes, router_logits, logits, timings)
+
+    def check(self, frames: np.ndarray) -> None:
+        """Raises ClipError unless these are clips (N, T, H, W, 3) uint8 of this engine's contract."""
+        if frames.dtype != np.uint8:
+            raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
+        if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:
+            expected = ", ".join(["N", *map(str, self._frame_shape)])
+            raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
 
     def replay_probes(self) -> None:
         """Classifies the bundle's probes and compares routes and logits with what was stored at export.
@@ -176,13 +184,6 @@ class Engine:
         if os.getpid() != self._pid:
             raise EngineError("the engine was loaded before a fork and cannot work in the child; load it there")
         return networks
-
-    def _check(self, frames: np.ndarray) -> None:
-        if frames.dtype != np.uint8:
-            raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
-        if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:
-            expected = ", ".join(["N", *map(str, self._frame_shape)])
-            raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
 
     def _floats(self, clips: int) -> np.ndarray | None:
         """Memory for a network's input that this thread keeps; None for a batch too large to keep."""

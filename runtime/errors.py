@@ -47,6 +47,10 @@ class EngineError(HardrouteError, RuntimeError):
     """An engine that cannot answer any more: closed, or loaded before a fork."""
 
 
+class BusyError(HardrouteError):
+    """As much is under way as was allowed; the same request may be taken later."""
+
+
 class PolicyError(HardrouteError):
     """An audit policy cannot be used."""
 

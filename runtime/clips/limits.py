@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.errors import ClipError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -19,6 +21,14 @@ class Limits:
     max_frames: int = 36_000
     max_seconds: float = 1_200.0
     max_decode_seconds: float = 60.0
+
+    def check_pixels(self, name: object, width: int, height: int) -> None:
+        """Raises ClipError, naming the video, if its frames are too large."""
+        if width * height > self.max_pixels:
+            raise ClipError(
+                f"{name}: frames of {width}x{height} pixels, above the limit of {self.max_pixels:,}; "
+                "scale the video down or raise max_pixels"
+            )
 
 
 DEFAULT_LIMITS = Limits()

@@ -31,6 +31,12 @@ def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
     return _crop_resize(frame, contract, new_height, new_width)
 
 
+def fit_bgr(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
+    """What OpenCV decoded, (h, w, 3) uint8 BGR, as the contract wants it: (height, width, 3) uint8 RGB, a copy."""
+    # The colour order changes last, where there are fewest pixels.
+    return cv2.cvtColor(fit_frame(frame, contract), cv2.COLOR_BGR2RGB)
+
+
 def to_network(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Turn frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous: frames / 255.
 

@@ -12,9 +12,11 @@ from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import ClipError
 from runtime.routelog import RouteLog, RouteRecord
+from runtime.service.commands import serve
 from runtime.table import PredictionTable, describe
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app.command()(serve)
 
 BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
 

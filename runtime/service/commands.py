@@ -1,0 +1,91 @@
+"""`python -m runtime serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.engine import Engine
+from runtime.errors import HardrouteError
+from runtime.routelog import RouteLog
+
+MIB = 2**20
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
+    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Clips that run together.")] = 8,
+    max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
+    max_upload: Annotated[int, typer.Option(min=1, help="MiB of one video.")] = 64,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests under way; one more gets 503.")] = 16,
+    decode_seconds: Annotated[float, typer.Option(min=0.1, help="Wall clock of one video's decoding.")] = 20.0,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
+    token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
+    watch: Annotated[bool, typer.Option(help="Compare routes with the certified baseline.")] = True,
+) -> None:
+    """Answer clips over HTTP: POST /v1/predict, /metrics, /healthz, /readyz. SIGTERM finishes what is under way."""
+    try:
+        import uvicorn
+
+        from runtime.service.http import create_app
+        from runtime.service.service import Service
+        from runtime.service.settings import ServiceSettings, read_token
+    except ModuleNotFoundError as error:
+        raise HardrouteError(f"serve needs {error.name}: pip install 'hardroute[serve]'") from None
+    settings = ServiceSettings(
+        max_upload=max_upload * MIB,
+        max_concurrent=max_concurrent,
+        decode_seconds=decode_seconds,
+        max_batch=max_batch,
+        max_wait=max_wait,
+        token=read_token(token_file) if token_file else None,
+    )
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listener(host, port))
+        route_log = stack.enter_context(RouteLog(log)) if log else None
+        engine = stack.enter_context(Engine.load(bundle, backend, threads=threads))
+        app = create_app(Service(engine, settings, log=route_log))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            http="h11",
+            ws="none",
+            timeout_graceful_shutdown=grace,
+        )
+        address = listener.getsockname()
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        typer.echo(f"serving {bundle} on http://{shown}:{address[1]} (SIGTERM or Ctrl-C ends it)")
+        if settings.token is None and not ipaddress.ip_address(address[0]).is_loopback:
+            typer.echo(
+                f"warning: whoever reaches {shown} may use this; set --token-file, or a proxy that asks", err=True
+            )
+        server = uvicorn.Server(config)
+        # uvicorn catches the signal while it serves and raises it again once it has shut down: then it has been
+        # obeyed and must not kill. One that comes just before uvicorn listens for it is obeyed as well.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+        server.run([listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --host or --port: {error}") from None
+    return listener

@@ -1,0 +1,161 @@
+"""What the service does, without HTTP: a video that has arrived is decoded, classified, logged, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime.batcher import MicroBatcher
+from runtime.clips import DecodedClip, decode
+from runtime.engine import Engine
+from runtime.errors import BusyError, ClipError, HardrouteError
+from runtime.prediction import Prediction
+from runtime.routelog import EventRecord, Record, RouteLog, RouteRecord
+from runtime.service import report
+from runtime.service.metrics import Metrics
+from runtime.service.refusal import Refusal
+from runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
+from runtime.service.uploads import Upload
+
+if TYPE_CHECKING:
+    from runtime.watch import Watch
+
+T = TypeVar("T")
+
+
+class Service:
+    """Answers clips of many clients with one engine. All methods but `close` are called on one event loop.
+
+    The engine, the log and the watch stay the caller's: to be closed after the service.
+
+    Args:
+        engine: loaded; what is on the disk later does not matter to it.
+        settings: bounds on the requests.
+        log: gets a line for each clip before its answer leaves.
+        watch: sees each answer.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServiceSettings = DEFAULT_SETTINGS,
+        *,
+        log: RouteLog | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.engine, self.settings, self.log, self.watch = engine, settings, log, watch
+        self.metrics = Metrics(lambda: report.readings(self))
+        self.last_log_error: str | None = None
+        self.certificate = None
+        self._temporary = tempfile.TemporaryDirectory(prefix="hardroute-", ignore_cleanup_errors=True)
+        self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, settings.max_concurrent)
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
+        self._in_flight = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where uploads lie while they are needed."""
+        return Path(self._temporary.name)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the `max_concurrent` places.
+
+        Raises:
+            Refusal: 503, all are taken.
+        """
+        if self._in_flight >= self.settings.max_concurrent:
+            raise Refusal(503, f"{self._in_flight} requests are under way, as many as are taken; try again")
+        self._in_flight += 1
+        self.metrics.in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.dec()
+
+    async def answer(self, upload: Upload) -> dict[str, Any]:
+        """The clip's line in the routing log, and `probabilities` by class.
+
+        Raises:
+            Refusal: 422 the video cannot be used, 500 the model gave no answer, 503 the log took no line.
+        """
+        self.metrics.stage("upload", upload.seconds)
+        try:
+            prediction = await self._classify(await self._decode(upload))
+        except Refusal as refusal:
+            event = "clip" if refusal.status == 422 else "error"
+            await self._write(EventRecord.now(event, error=str(refusal), clip=upload.name))
+            raise
+        alarms = self.watch.observe(prediction) if self.watch else ()
+        record = RouteRecord.from_prediction(
+            prediction, self.engine.bundle.digest, alarms=[alarm.kind for alarm in alarms]
+        )
+        # An answer that someone acts on must have its line.
+        if not await self._write(record):
+            raise Refusal(503, "the routing log takes no lines, so there is no answer; try again later")
+        self.metrics.clip(prediction)
+        probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
+        return {**json.loads(record.to_json()), "probabilities": dict(probabilities)}
+
+    async def close(self) -> None:
+        """Finishes what is under way."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._decoders.shutdown()
+        self.batcher.close()
+        self._temporary.cleanup()
+
+    async def _decode(self, upload: Upload) -> tuple[DecodedClip, float]:
+        def timed() -> tuple[DecodedClip, float]:
+            started = time.perf_counter()
+            clip = decode(upload.path, self.engine.contract, self.settings.limits)
+            return replace(clip, name=upload.name), time.perf_counter() - started
+
+        try:
+            clip, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
+        except ClipError as error:
+            # The decoder names the file that it was given; the client knows it by another name.
+            raise Refusal(422, str(error).replace(str(upload.path), upload.name)) from None
+        self.metrics.stage("decode", seconds)
+        return clip, seconds
+
+    async def _classify(self, decoded: tuple[DecodedClip, float]) -> Prediction:
+        clip, seconds = decoded
+        started = time.perf_counter()
+        try:
+            prediction = await _finished(self.batcher.submit(clip.frames, timeout=0))
+        except BusyError as error:
+            raise Refusal(503, str(error)) from None
+        except HardrouteError as error:
+            raise Refusal(500, f"{clip.name}: the model gave no answer: {error}") from None
+        spent = prediction.milliseconds
+        self.metrics.stage("queue", time.perf_counter() - started - (spent.route + spent.expert) / 1000)
+        timing = replace(spent, decode=seconds * 1000)
+        return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
+
+    async def _write(self, record: Record) -> bool:
+        """Whether the record has its line, or there is no log for it."""
+        if self.log is None:
+            return True
+        try:
+            with self.metrics.timed("log"):
+                await _finished(self.log.submit(record))
+        except HardrouteError as error:
+            self.last_log_error = str(error).replace(str(self.log.path), self.log.path.name)
+            return False
+        return True
+
+
+async def _finished(future: Future[T]) -> T:
+    # A client that leaves must not take back what others are batched with, or a line that is being written.
+    return await asyncio.shield(asyncio.wrap_future(future))

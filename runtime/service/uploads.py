@@ -21,6 +21,7 @@ from runtime.service.settings import ServiceSettings
 
 # Boundaries and headers of a multipart body, on top of the video itself.
 OVERHEAD_BYTES: Final = 64 * 2**10
+WRITE_BYTES: Final = 256 * 2**10
 NAME_CHARACTERS: Final = 128
 
 
@@ -51,7 +52,7 @@ async def received(request: Request, folder: Path, settings: ServiceSettings) ->
     with tempfile.TemporaryDirectory(dir=folder, prefix="upload-", ignore_cleanup_errors=True) as own:
         path = Path(own) / "video"
         try:
-            with open(path, "xb", buffering=0) as file:
+            with open(path, "xb") as file:
                 async with asyncio.timeout(settings.upload_seconds):
                     await _copy(request, body, file, settings)
         except TimeoutError:
@@ -75,7 +76,7 @@ def safe_name(name: str) -> str:
 
 async def _copy(request: Request, body: Body, file: BinaryIO, settings: ServiceSettings) -> None:
     total = size = 0
-    head = b""
+    head, held = b"", bytearray()
     async for chunk in request.stream():
         total += len(chunk)
         # What a client wraps around the video must not be a way past the limit either.
@@ -83,21 +84,22 @@ async def _copy(request: Request, body: Body, file: BinaryIO, settings: ServiceS
             raise _too_large(settings)
         for data in body.feed(chunk):
             size += len(data)
-            if size > settings.max_upload:
-                raise _too_large(settings)
+            held += data
             if len(head) < HEAD_BYTES:
                 head += data[: HEAD_BYTES - len(head)]
                 # As soon as it can be told, so that nobody sends a whole archive in vain.
                 if len(head) == HEAD_BYTES:
                     _check_head(head)
-            # Raw writes may be short.
-            view = memoryview(data)
-            while len(view):
-                view = view[await run_in_threadpool(file.write, view) :]
+        if size > settings.max_upload:
+            raise _too_large(settings)
+        if len(held) >= WRITE_BYTES:
+            await run_in_threadpool(file.write, bytes(held))
+            held.clear()
     body.finish()
     if not size:
         raise Refusal(400, "the video is empty; send its bytes as the body, or as the file of a form")
     _check_head(head)
+    await run_in_threadpool(file.write, bytes(held))
 
 
 def _check_head(head: bytes) -> None:

@@ -38,6 +38,11 @@ def frames_on_display(starts: Sequence[float] | np.ndarray, times: np.ndarray) -
     return np.clip(np.searchsorted(starts, times + _EPSILON, side="right") - 1, 0, len(starts) - 1)
 
 
+def shown_before(time: float, start: float) -> bool:
+    """Whether `time` shows the frame before the one that begins at `start`: `frames_on_display`, frame by frame."""
+    return time + _EPSILON < start
+
+
 def usable_fps(stated: float, stamps: Sequence[float] = ()) -> float:
     """The header's frame rate if a camera could have it, else that of the timestamps, else 25."""
     if math.isfinite(stated) and 0.05 <= stated <= 1000:

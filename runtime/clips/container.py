@@ -12,6 +12,8 @@ from runtime.clips.limits import Limits
 from runtime.errors import ClipError
 
 HEAD_BYTES = 4096
+# Containers count frames that no decoder returns: genuine UCF-101 and HMDB-51 files are often one short.
+SHORT_FRAMES, SHORT_SHARE = 2, 0.02
 _MEND = "give a video file, or convert it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 _MP4_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
 # A HEIF/AVIF picture wears the same box layout as MP4; its brand gives it away.
@@ -53,6 +55,15 @@ class SourceFile:
             same = False
         if not same:
             raise ClipError(f"{self.path}: the file changed while it was read; try again when it is complete")
+
+    def check_complete(self, decoded: int, promised: int) -> None:
+        """Raise ClipError if clearly fewer frames could be decoded than the header promises."""
+        if promised - decoded > max(SHORT_FRAMES, SHORT_SHARE * promised):
+            raise ClipError(
+                f"{self.path}: only {decoded} of the {promised} frames that its header promises could be "
+                "decoded (damaged, cut off or trimmed without re-encoding); copy it again, or allow short "
+                "clips to use what there is"
+            )
 
 
 def check_file(path: Path, limits: Limits) -> SourceFile:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.clips import ClipContract, decode
-from runtime.clips.sampling import clean_stamps, frames_on_display, sample_times, usable_fps
+from runtime.clips.sampling import Forecast, clean_stamps, frames_on_display, sample_times, usable_fps
+from runtime.clips.scan import Reader, Scan
 from tests.videos import grey_frames, indices_shown, write, write_avi, write_variable_rate
 
 CONTRACT = {"height": 16, "width": 16, "resize": "stretch"}
@@ -32,6 +34,50 @@ def test_frames_on_display_is_the_closed_form(steps: list[int], frames: int, win
     starts = [0, *np.cumsum(steps, dtype=int).tolist()]
     got = frames_on_display(np.array(starts) / 1000, sample_times(frames, window / 1000))
     assert got.tolist() == shown(starts, frames, window)
+
+
+@given(
+    steps=st.lists(st.integers(1, 500), max_size=40),
+    frames=st.integers(1, 32),
+    windows=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 20_000)),
+)
+def test_a_forecast_holds_for_every_window_between_its_bounds(
+    steps: list[int], frames: int, windows: tuple[int, int, int]
+) -> None:
+    shortest, window, longest = sorted(windows)
+    starts = np.array([0, *np.cumsum(steps, dtype=int)]) / 1000
+    ends = [*starts[1:], np.inf]
+    forecast = Forecast.over(frames, shortest / 1000, longest / 1000)
+    likely = {i for i, (start, end) in enumerate(zip(starts, ends, strict=True)) if forecast.shows(start, end)}
+    assert set(frames_on_display(starts, sample_times(frames, window / 1000)).tolist()) <= likely
+
+
+def test_a_forecast_of_a_window_that_is_known_names_only_what_is_shown() -> None:
+    forecast = Forecast.over(4, 2.0, 2.0)  # centres 0.25, 0.75, 1.25, 1.75
+    assert [forecast.shows(i / 10, (i + 1) / 10) for i in range(20)] == [i in (2, 7, 12, 17) for i in range(20)]
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_one_pass_converts_few_frames_also_where_the_last_one_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    path = write_avi(tmp_path / "a.avi", list(grey_frames(50)), promised=50 + short)
+    passes, converted = [], []
+    run, retrieve = Reader.run, Reader._retrieve
+
+    def counted_run(self: Reader, wanted: set[int] | None) -> Scan:
+        passes.append(wanted)
+        return run(self, wanted)
+
+    def counted_retrieve(self: Reader, capture: cv2.VideoCapture) -> np.ndarray:
+        converted.append(capture)
+        return retrieve(self, capture)
+
+    monkeypatch.setattr(Reader, "run", counted_run)
+    monkeypatch.setattr(Reader, "_retrieve", counted_retrieve)
+    clip = decode(path, ClipContract(frames=8, **CONTRACT))
+    assert indices_shown(clip.frames) == shown([100 * i for i in range(50)], 8, 5000)
+    assert passes == [None] and len(converted) <= 2 * 8 + 2
 
 
 def test_a_variable_rate_file_is_sampled_by_its_timestamps(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.experts import build_expert
 from models.moe import VideoMoE
+from models.restore import OverUnder, Restored
 from models.router import ConstantRouter, ConvRouter
 
 Width = Field(default=64, ge=1, le=512)
@@ -30,13 +31,14 @@ class RouterSpec(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """A whole model: K classes, a router, M experts."""
+    """A whole model: K classes, a router, M experts; `restore`: width of a restoration network before them, or None."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     schema_version: Literal[1] = 1
     classes: int = Field(ge=2, le=100_000)
     router: RouterSpec = RouterSpec()
     experts: tuple[ExpertSpec, ...] = Field(min_length=1, max_length=64)
+    restore: int | None = Field(default=None, ge=1, le=512)
 
 
 def build_model(spec: ModelSpec) -> VideoMoE:
@@ -49,6 +51,8 @@ def build_model(spec: ModelSpec) -> VideoMoE:
         >>> model = build_model(ModelSpec(classes=8, experts=(ExpertSpec(width=8),) * 4))
     """
     experts = [build_expert(e.kind, spec.classes, e.width, e.blocks) for e in spec.experts]
-    if spec.router.kind == "constant":
-        return VideoMoE(ConstantRouter(), experts)
-    return VideoMoE(ConvRouter(len(experts), spec.router.width), experts)
+    router = ConstantRouter() if spec.router.kind == "constant" else ConvRouter(len(experts), spec.router.width)
+    if spec.restore is None:
+        return VideoMoE(router, experts)
+    front = OverUnder(spec.restore)
+    return VideoMoE(Restored(front, router), [Restored(front, expert) for expert in experts])

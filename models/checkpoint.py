@@ -18,7 +18,10 @@ def save_twin(model: VideoMoE, spec: ModelSpec, folder: str | Path) -> None:
     """Write twin.safetensors and twin.json, each under a temporary name first, so that neither is ever half-written."""
     folder = Path(folder)
     weights = folder / (WEIGHTS + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
+    # Clones: networks that share a part share its memory, which safetensors refuses.
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, weights
+    )
     weights.chmod(0o644)  # save_file's 0600 would keep a service's own user from reading it
     config = folder / (CONFIG + ".tmp")
     config.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")

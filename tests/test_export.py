@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
+from models.restore import OverUnder, Restored
 from runtime import Engine
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import DataError
@@ -135,10 +136,14 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", sorted(EXPERTS))
+@pytest.mark.parametrize("kind", [*sorted(EXPERTS), "restored"])
 def test_every_kind_of_expert_answers_as_its_twin(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    expert = build_expert(kind, classes=5, width=4, blocks=(1, 1, 1, 0)).eval()
+    expert = build_expert("tsm" if kind == "restored" else kind, classes=5, width=4, blocks=(1, 1, 1, 0)).eval()
+    if kind == "restored":
+        front = OverUnder(4).eval()
+        torch.nn.init.normal_(front.residual.weight)
+        expert = Restored(front, expert)
     x = torch.rand(3, 3, 8, 16, 16)
     export_network(expert, x[:1], "logits", tmp_path / "expert.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "expert.onnx", providers=["CPUExecutionProvider"])

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from audit.attacks import ATTACKS
 from models import VideoMoE, build_model
+from models.router import ConstantRouter
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import BackendError, DataError, MethodError
+from training import terms
 from training.balance import balanced_assignment, load_balance
 from training.batches import augment, batches
-from training.losses import step_loss, weak_experts
+from training.losses import step_loss, weak_experts, within_reach
 from training.methods import METHODS, find_method
 from training.run import Run, RunRecord
 from training.settings import FitSettings, settings_from
@@ -185,7 +187,7 @@ class TestSteps:
     def test_weak_experts_are_the_top_two_where_a_guided_attack_leads(self) -> None:
         model = build_model(FitSettings(**{**SMALL, "experts": 4}).model(2)).eval()
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))
-        step, fit = METHODS["j-tlat"][1], FitSettings(**SMALL)
+        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL)
         (first, heavy), (second, light) = weak_experts(step, model, x, y, 8 / 255, fit, torch.zeros_like)
         assert step.finder is not None
         scores = model.router(step.finder(model, x, y, 8 / 255, 2, noise=torch.zeros_like(x), lam=fit.inner_lam))
@@ -200,7 +202,7 @@ class TestSteps:
         fit = FitSettings(**{**SMALL, "balance": 0.25})
         # In eval mode, where a second forward pass gives the same numbers.
         model.eval()
-        found = step_loss(METHODS["plain"][0], model, x, y, 8 / 255, fit, torch.zeros_like)
+        found = step_loss(METHODS["plain"].steps[0], model, x, y, 8 / 255, fit, torch.zeros_like)
         outputs = model.outputs(x, "switch")
         expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
         torch.testing.assert_close(found, expected)
@@ -209,10 +211,102 @@ class TestSteps:
         with pytest.raises(MethodError, match=r"'magic'.*at-m.*j-tlat"):
             find_method("magic")
 
-    def test_every_inner_attack_is_a_row_of_the_attacks(self) -> None:
-        for steps in METHODS.values():
-            for step in steps:
-                assert step.inner is None or any(row.but(keep="last") == step.inner for row in ATTACKS.values())
+    @pytest.mark.parametrize("method", sorted(METHODS))
+    def test_every_method_trains_a_step_of_each_part(self, tmp_path: Path, method: str) -> None:
+        reporter = Silent()
+        run = train(tmp_path, reporter, method=method, epochs=1, batch=16, inner_steps=1)
+        (epoch,) = reporter.metrics
+        assert list(epoch["loss"]) == [step.part for step in METHODS[method].steps]
+        assert all(np.isfinite(loss) for loss in epoch["loss"].values())
+        assert run.load_best()(torch.zeros(1, 3, 4, 8, 8)).shape == (1, 2)
+
+    def test_the_rows_of_the_paper_are_those_of_the_attacks(self) -> None:
+        router, experts, moe = METHODS["j-tlat"].steps
+        for step, name in ((router, "tla-r"), (experts, "tla-e"), (moe, "tla-m")):
+            model, (x, y) = build_model(FitSettings(**SMALL).model(2)), next(batches(two_signals(8, 0), 8, "cpu"))
+            assert step.inner is not None
+            found = step.inner(model, x, y, steps=2, seed=5)
+            assert torch.equal(found, ATTACKS[name].but(keep="last")(model, x, y, steps=2, seed=5))
+
+    @pytest.mark.parametrize(
+        ("method", "experts", "widths"), [("at-s", 1, {4}), ("at-d", 1, {8}), ("at-m", 2, {4}), ("oud-m", 2, {4})]
+    )
+    def test_a_method_for_one_network_has_a_mixture_of_one(self, method: str, experts: int, widths: set[int]) -> None:
+        spec = FitSettings(**SMALL, method=method).model(2)
+        assert len(spec.experts) == experts
+        assert {expert.width for expert in spec.experts} == widths
+        assert (spec.restore is None) == (method != "oud-m")
+
+    def test_a_method_brings_its_own_defaults_and_the_user_has_the_last_word(self) -> None:
+        assert FitSettings(**SMALL, method="aat-m").ramp == 0.7
+        assert FitSettings(**SMALL, method="aat-m", ramp=0.1).ramp == 0.1
+        assert FitSettings(**SMALL, method="j-tlat-printed").assign == "argmax"
+        stored = FitSettings(**SMALL, method="aat-m", ramp=0.1).model_dump_json()
+        assert FitSettings.model_validate_json(stored).ramp == 0.1
+
+    def test_a_clip_that_is_too_hard_is_drawn_back_until_the_model_gets_it_right(self) -> None:
+        class Bright(torch.nn.Module):
+            """Class 1 from mean 0.5 on."""
+
+            def forward(self, x: Tensor) -> Tensor:
+                mean = x.flatten(1).mean(1, keepdim=True)
+                return torch.cat([0.5 - mean, mean - 0.5], dim=1)
+
+        model = VideoMoE(ConstantRouter(), [Bright()])
+        x, y = torch.full((4, 3, 1, 1, 1), 0.4), torch.zeros(4, dtype=torch.long)
+        x_adv = x + torch.tensor([0.05, 0.15, 0.3, 0.9]).view(4, 1, 1, 1, 1)
+        kept = within_reach(model, x, x_adv, y)
+        # Right as it is; at 0.5 of the way; at 0.25; nowhere.
+        expected = torch.tensor([0.45, 0.4 + 0.5 * 0.15, 0.4 + 0.25 * 0.3, 0.4 + 0.25 * 0.9])
+        torch.testing.assert_close(kept[:, 0, 0, 0, 0], expected)
+
+
+class TestTerms:
+    """Outer terms against their closed forms, on heads that are given."""
+
+    @pytest.fixture
+    def heads(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(4)
+        return torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator)
+
+    @staticmethod
+    def value(term: Any, clean: Tensor, attacked: Tensor) -> Tensor:
+        class Known:
+            def clean(self, head: object) -> Tensor:
+                return clean
+
+        return term(lambda out, ref: out)(attacked, None, Known(), None)
+
+    def test_divergences_and_angle(self, heads: tuple[Tensor, Tensor]) -> None:
+        clean, attacked = heads
+        p, q = clean.softmax(1), attacked.softmax(1)
+        middle = (p + q) / 2
+        torch.testing.assert_close(self.value(terms.kl, *heads), (p * (p / q).log()).sum(1))
+        expected = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)) / 2
+        torch.testing.assert_close(self.value(terms.js, *heads), expected)
+        angle = (clean * attacked).sum(1) / clean.norm(dim=1) / attacked.norm(dim=1)
+        torch.testing.assert_close(self.value(terms.cos, *heads), 1 - angle)
+        torch.testing.assert_close(self.value(terms.nr, *heads), (attacked**2).mean(1))
+
+    @pytest.mark.parametrize("term", [terms.kl, terms.js, terms.cos])
+    def test_nothing_moved_costs_nothing(self, term: Any, heads: tuple[Tensor, Tensor]) -> None:
+        torch.testing.assert_close(self.value(term, heads[0], heads[0]), torch.zeros(5), atol=1e-6, rtol=0)
+
+    def test_the_steepness_of_a_linear_head_is_that_of_its_cross_entropy(self) -> None:
+        weight = torch.randn(12, 3, generator=torch.Generator().manual_seed(4))
+        x = torch.rand(5, 3, 1, 2, 2).requires_grad_(True)
+        y = torch.tensor([0, 1, 2, 0, 1])
+
+        class Known:
+            pass
+
+        logits = x.flatten(1) @ weight
+        known: Any = Known()
+        known.y = y
+        found = terms.gr(lambda out, ref: out)(logits, x, known, None)  # type: ignore[arg-type, return-value]
+        by_hand = (logits.softmax(1) - torch.nn.functional.one_hot(y, 3)) @ weight.T
+        torch.testing.assert_close(found, by_hand.square().sum(1))
+        assert found.requires_grad
 
 
 class TestBalance:

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,60 +12,29 @@ from models.published import start_from
 from runtime.clips import load_clips, open_set
 from runtime.errors import DataError, main
 from training.export import export_bundle
-from training.methods import find_method
+from training.options import with_settings
 from training.run import Run, RunRecord
 from training.screen import Screen, console
-from training.settings import FitSettings, settings_from
+from training.settings import settings_from
 from training.trainer import Trainer, require_device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-DEFAULT = FitSettings(data="")
 
 
 @app.command()
+@with_settings
 def fit(
     data: Annotated[str, typer.Option(help="labelled set: a folder with manifest.csv, or motion")],
     out: Annotated[Path, typer.Option(help="folder of the run")],
-    method: Annotated[str, typer.Option(help="a defence, such as plain, at-m, j-tlat")] = DEFAULT.method,
-    expert: Annotated[str, typer.Option(help="kind of expert; several, as in r3d18,tsm, take turns")] = DEFAULT.expert,
-    experts: Annotated[int, typer.Option(help="number of experts")] = DEFAULT.experts,
-    width: Annotated[int, typer.Option(help="channels of an expert's first stage")] = DEFAULT.width,
-    blocks: Annotated[str, typer.Option(help="residual blocks of each stage; 0 leaves one out")] = "2,2,2,2",
-    router_width: Annotated[int, typer.Option(help="channels of the router's first layer")] = DEFAULT.router_width,
-    init: Annotated[list[str] | None, typer.Option(help="published weights to start from, one file per kind")] = None,
-    frames: Annotated[int, typer.Option(help="frames per clip")] = DEFAULT.frames,
-    size: Annotated[int, typer.Option(help="height and width in pixels")] = DEFAULT.size,
-    epochs: Annotated[int, typer.Option(help="passes over the training clips per step")] = DEFAULT.epochs,
-    batch: Annotated[int, typer.Option(help="clips per optimiser step")] = DEFAULT.batch,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = DEFAULT.lr,
-    weight_decay: Annotated[float, typer.Option(help="weight decay of the experts")] = DEFAULT.weight_decay,
-    eps: Annotated[float, typer.Option(help="L-infinity budget, in 1/255")] = DEFAULT.eps * 255,
-    inner_steps: Annotated[int, typer.Option(help="steps of the inner attack")] = DEFAULT.inner_steps,
-    lam: Annotated[float, typer.Option(help="Lipschitz weight, outer loss")] = DEFAULT.lam,
-    inner_lam: Annotated[float, typer.Option(help="Lipschitz weight, inner attack")] = DEFAULT.inner_lam,
-    ramp: Annotated[float, typer.Option(help="share of the run over which eps grows")] = DEFAULT.ramp,
-    assign: Annotated[str, typer.Option(help="the router's targets: balanced or argmax")] = DEFAULT.assign,
-    balance: Annotated[float, typer.Option(help="weight of the load-balancing term")] = DEFAULT.balance,
-    shift: Annotated[int, typer.Option(help="augmentation: shift by up to so many pixels")] = DEFAULT.shift,
-    flip: Annotated[bool, typer.Option(help="augmentation: mirror half of the clips")] = DEFAULT.flip,
-    average: Annotated[float, typer.Option(help="decay of the averaged weights; 0 for none")] = DEFAULT.average,
-    validate_clips: Annotated[int, typer.Option(help="validation clips attacked per epoch")] = DEFAULT.validate_clips,
-    seed: Annotated[int, typer.Option(help="seed of everything random")] = DEFAULT.seed,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = DEFAULT.device,
+    given: dict[str, Any],
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
     ] = False,
 ) -> None:
     """Train a sparse mixture with a defence; the run's folder can be resumed and exported."""
-    given = {k: v for k, v in locals().items() if k in FitSettings.model_fields}
     run = Run.open(out) if resume and (out / "run.json").exists() else None
-    settings = (
-        run.record.settings
-        if run
-        else settings_from(given | {"eps": eps / 255, "blocks": blocks.split(","), "init": init or ()})
-    )
+    settings = run.record.settings if run else settings_from({"data": data, **given})
     # Whatever can be wrong is found before the folder is made.
-    find_method(settings.method)
     for kind in settings.kinds:
         find_expert(kind)
     require_device(settings.device)

@@ -14,6 +14,7 @@ from training.methods import Step
 from training.settings import FitSettings
 
 Noise = Callable[[Tensor], Tensor]
+SHARES = (0.75, 0.5, 0.25)  # a clip that none of them saves keeps the last
 
 
 def weak_experts(
@@ -31,6 +32,22 @@ def weak_experts(
     return [(top.indices[:, i], weights[:, i]) for i in range(top.indices.shape[1])]
 
 
+def within_reach(model: VideoMoE, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """x_adv, drawn back towards x for the clips it fools: to the first of SHARES of the way that the model gets right.
+
+    An adaptive budget per clip, after Kinfu and Vidal (2022): a clip that is hard already is not pushed further.
+    """
+    kept = x_adv.clone()
+    with frozen(model), torch.no_grad():
+        left = (model(kept).argmax(1) != y).nonzero().flatten()
+        for share in SHARES:
+            if not len(left):
+                break
+            kept[left] = x[left] + share * (x_adv[left] - x[left])
+            left = left[model(kept[left]).argmax(1) != y[left]]
+    return kept
+
+
 def step_loss(step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise) -> Tensor:
     """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
 
@@ -45,6 +62,9 @@ def step_loss(step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit
         x_adv = x
         if step.inner is not None:
             x_adv = step.inner(model, x, y, eps, fit.inner_steps, noise=noise(x), aim=aim, lam=fit.inner_lam)
+        if step.adaptive:
+            x_adv = within_reach(model, x, x_adv, y)
+        x_adv = x_adv.detach().requires_grad_(step.steep)
         reference = Reference(model, x, y, "switch", aim, differentiable=True)
         if fit.assign == "balanced" and step.part == "router":
             # The paper's target, the router's own choice, rewards a router for choosing one expert for all.

@@ -1,13 +1,18 @@
-"""Every defence by name: a schedule of (trained part, inner attack, outer loss).
+"""Every defence by name: a schedule of (trained part, inner attack, outer loss), and the network it is for.
 
 One epoch runs the steps of the schedule one after the other, each over all training clips. A new defence is a new row.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from audit.attacks import ATTACKS, L_EXPERT, L_MOE, L_ROUTER, Attack
-from audit.attacks.objectives import MOE, Objective, ce
+from audit.attacks import ATTACKS, Attack
+from audit.attacks.objectives import EXPERT, LAM, MOE, ROUTER, Objective, Target, ce, clean_route, label, lip
+from audit.attacks.reference import Head
+from audit.attacks.steps import constant, temporal
 from runtime.errors import MethodError
+from training.terms import cos, gr, js, kl, nr
 
 
 @dataclass(frozen=True)
@@ -19,34 +24,100 @@ class Step:
         inner: the attack that makes the training clips; None trains on clean ones.
         outer: the loss, minimised at the attacked clips.
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
+        adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
+        steep: the outer loss looks at its own gradient with respect to the clip.
     """
 
     part: str
     inner: Attack | None
     outer: Objective
     finder: Attack | None = None
+    adaptive: bool = False
+    steep: bool = False
 
 
-def _inner(name: str) -> Attack:
+@dataclass(frozen=True)
+class Method:
+    """A defence.
+
+    Attributes:
+        steps: its schedule.
+        network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
+        restore: a restoration network sits before router and experts (models.restore).
+        settings: fields of FitSettings whose default is another one for this method.
+    """
+
+    steps: tuple[Step, ...]
+    network: Literal["mixture", "single", "dense"] = "mixture"
+    restore: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def but(self, **settings: Any) -> "Method":
+        """The same with other defaults."""
+        return Method(self.steps, self.network, self.restore, {**self.settings, **settings})
+
+
+def _last(attack: Attack) -> Attack:
     # The last iterate, not the worst: judging iterates costs a forward pass and starves training of hard clips
     # that have not yet fallen.
-    return ATTACKS[name].but(keep="last")
+    return attack.but(keep="last")
 
 
-METHODS: dict[str, tuple[Step, ...]] = {
-    "plain": (Step("moe", None, ce(MOE)),),
-    "at-m": (Step("moe", _inner("pgd"), ce(MOE)),),
-    "tlat": (Step("moe", _inner("tla-m"), L_MOE),),
-    "j-tlat": (
-        Step("router", _inner("tla-r"), L_ROUTER),
-        Step("experts", _inner("tla-e"), L_EXPERT, finder=_inner("tlga-r")),
-        Step("moe", _inner("tla-m"), L_MOE),
-    ),
+# Inner attacks of the ablation: (step rule, with the Lipschitz term).
+INNER = {"tla": (temporal, True), "t-pgd": (temporal, False), "lip": (constant, True), "pgd": (constant, False)}
+# Outer terms of the ablation, with the weight that brings them to the size of cross-entropy.
+Term = Callable[[Head, Target], Objective]
+OUTER: dict[str, tuple[Term, float]] = {
+    "lip": (lambda head, towards: lip(head), 1e-4),
+    "js": (js, 1.0),
+    "cos": (cos, 1.0),
+    "kl": (kl, 1.0),
+    "nr": (nr, 1e-2),
+    "gr": (gr, 1e-2),
 }
 
 
-def find_method(name: str) -> tuple[Step, ...]:
-    """The schedule of that name. Raises MethodError, naming the known ones."""
+def _step(part: str, head: Head, towards: Target, inner: str, outer: str, finder: Attack | None = None) -> Step:
+    rule, lipschitz = INNER[inner]
+    attacked = ce(head, towards) + LAM * lip(head) if lipschitz else ce(head, towards)
+    term, _ = OUTER[outer]
+    loss = ce(head, towards) + LAM * term(head, towards)
+    return Step(part, _last(Attack(attacked, rule)), loss, finder, steep=outer == "gr")
+
+
+def j_tlat(inner: str = "tla", outer: str = "lip") -> Method:
+    """Router, then the two weak experts, then the mixture (eq. 12 to 14)."""
+    finder = _last(ATTACKS["tlga-r"])
+    return Method(
+        (
+            _step("router", ROUTER, clean_route, inner, outer),
+            _step("experts", EXPERT, label, inner, outer, finder),
+            _step("moe", MOE, label, inner, outer),
+        ),
+        settings={"lam": OUTER[outer][1]},
+    )
+
+
+ADVERSARIAL = Step("moe", _last(ATTACKS["pgd"]), ce(MOE))
+METHODS: dict[str, Method] = {
+    "plain": Method((Step("moe", None, ce(MOE)),)),
+    "at-s": Method((ADVERSARIAL,), network="single"),
+    "at-d": Method((ADVERSARIAL,), network="dense"),
+    "at-m": Method((ADVERSARIAL,)),
+    "oud-m": Method((ADVERSARIAL,), restore=True),
+    # A curriculum: the budget grows over most of the run.
+    "aat-m": Method((Step("moe", _last(ATTACKS["pgd"]), ce(MOE), adaptive=True),), settings={"ramp": 0.7}),
+    "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
+    "j-tlat": j_tlat(),
+    # The recipe to the letter: the router's own choice as its target, no balance term, the whole budget from the start.
+    "j-tlat-printed": j_tlat().but(assign="argmax", balance=0.0, ramp=0.0),
+}
+METHODS |= {f"j-tlat-inner-{inner}": j_tlat(inner=inner) for inner in INNER if inner != "tla"}
+METHODS |= {f"j-tlat-outer-{outer}": j_tlat(outer=outer) for outer in OUTER if outer != "lip"}
+
+
+def find_method(name: str) -> Method:
+    """The defence of that name. Raises MethodError, naming the known ones."""
     if name not in METHODS:
         raise MethodError(f"unknown method '{name}': choose one of {', '.join(METHODS)}")
     return METHODS[name]

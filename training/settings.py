@@ -1,67 +1,67 @@
 """Everything that decides how a run goes, in one validated record that is stored with the run."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models import ExpertSpec, ModelSpec, RouterSpec
 from runtime.clips import ClipContract
 from runtime.errors import MethodError
+from training.methods import find_method
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+DENSE = 2  # times the channels of one expert: about the weights of four experts
+
+
+def says(default: Any, description: str) -> Any:
+    return Field(default, description=description)
 
 
 class FitSettings(BaseModel):
-    """Settings of one run; defaults are those of `python -m training fit`.
+    """Settings of one run. Each field is an option of `python -m training fit`; its description is the option's help.
 
-    Attributes:
-        data: labelled set (folder, or `motion`). method: a name in METHODS.
-        expert, experts, width, blocks: kind and number of experts; channels of their first stage, residual blocks of
-            each stage. Several kinds, as in "r3d18,tsm", take turns.
-        router_width: channels of the router's first layer.
-        init: files of published weights that the experts start from; see models.published.
-        frames, size: clip contract: frames per clip, height and width in pixels.
-        epochs: passes over the training clips for each step of the method's schedule.
-        batch: clips per step. lr: peak learning rate of AdamW. weight_decay: its decay (matrices only).
-        eps: L-infinity budget in raw pixels. inner_steps: steps of the inner attack.
-        lam: weight of the Lipschitz term in the outer loss. inner_lam: in the inner attack.
-        ramp: share of the run over which the budget grows from 0 to eps; a model that has not yet learnt the motion
-            learns to read the label off a full-size perturbation instead.
-        assign: what the router step pulls the router towards: "balanced" shares of each batch, or its own "argmax",
-            as the paper has it.
-        balance: weight of the load-balancing term wherever the router is trained.
-        shift, flip: augmentation: random shift up to so many pixels; mirror half of the clips (never where left and
-            right are classes).
-        average: decay per step of the averaged weights that are validated and exported; 0 turns averaging off.
-        validate_clips: clips of the validation split that are attacked after each epoch.
+    `eps` is an L-inf radius in raw pixels of [0, 1] here, and in 1/255 on the command line. Where a method has its own
+    value of a field (`Method.settings`), that is the field's default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: str
-    method: str = "j-tlat"
-    expert: str = "r3d18"
-    experts: int = Field(default=4, ge=1, le=64)
-    width: int = Field(default=16, ge=1, le=512)
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
-    router_width: int = Field(default=8, ge=1, le=512)
-    init: tuple[str, ...] = ()
-    frames: int = Field(default=12, ge=1, le=256)
-    size: int = Field(default=48, ge=8, le=512)
-    epochs: int = Field(default=20, ge=1)
-    batch: int = Field(default=32, ge=2)
-    lr: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    eps: float = Field(default=8 / 255, ge=0, le=1)
-    inner_steps: int = Field(default=3, ge=1)
-    lam: float = Field(default=1e-4, ge=0)
-    inner_lam: float = Field(default=1e-4, ge=0)
-    ramp: float = Field(default=0.3, ge=0, le=1)
-    assign: Literal["balanced", "argmax"] = "balanced"
-    balance: float = Field(default=0.5, ge=0)
-    shift: int = Field(default=3, ge=0)
-    flip: bool = False
-    average: float = Field(default=0.995, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-    device: Literal["cpu", "cuda"] = "cpu"
-    validate_clips: int = Field(default=128, ge=1)
+    method: str = says("j-tlat", "a defence, such as plain, at-m, j-tlat")
+    expert: str = says("r3d18", "kind of expert; several, as in r3d18,tsm, take turns")
+    experts: Annotated[int, Field(ge=1, le=64)] = says(4, "number of experts")
+    width: Annotated[int, Field(ge=1, le=512)] = says(16, "channels of an expert's first stage")
+    blocks: tuple[int, int, int, int] = says((2, 2, 2, 2), "residual blocks of each stage; 0 leaves one out")
+    router_width: Annotated[int, Field(ge=1, le=512)] = says(8, "channels of the router's first layer")
+    init: tuple[str, ...] = says((), "published weights that the experts start from, one file for each kind")
+    frames: Annotated[int, Field(ge=1, le=256)] = says(12, "frames per clip")
+    size: Annotated[int, Field(ge=8, le=512)] = says(48, "height and width in pixels")
+    epochs: Count = says(20, "passes over the training clips for each step of the schedule")
+    batch: Annotated[int, Field(ge=2)] = says(32, "clips per optimiser step")
+    lr: Annotated[float, Field(gt=0)] = says(2e-3, "peak learning rate of AdamW")
+    weight_decay: Weight = says(5e-4, "weight decay of the experts' matrices")
+    eps: Share = says(8 / 255, "L-infinity budget, in 1/255")
+    inner_steps: Count = says(3, "steps of the inner attack")
+    lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
+    inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
+    ramp: Share = says(0.3, "share of the run over which the budget grows from 0 to eps")
+    assign: Literal["balanced", "argmax"] = says("balanced", "targets of the router step: an even split, or its own")
+    balance: Weight = says(0.5, "weight of the load-balancing term wherever the router is trained")
+    shift: Annotated[int, Field(ge=0)] = says(3, "augmentation: shift by up to so many pixels")
+    flip: bool = says(False, "augmentation: mirror half of the clips (not where left and right are classes)")
+    average: Annotated[float, Field(ge=0, lt=1)] = says(0.995, "decay per step of the averaged weights; 0 for none")
+    seed: Annotated[int, Field(ge=0)] = says(0, "seed of everything random")
+    device: Literal["cpu", "cuda"] = says("cpu", "cpu or cuda")
+    validate_clips: Count = says(128, "validation clips that are attacked after each epoch")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_first(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        method = values.get("method", cls.model_fields["method"].default)
+        return {**find_method(method).settings, **values} if isinstance(method, str) else values
 
     @property
     def contract(self) -> ClipContract:
@@ -72,15 +72,18 @@ class FitSettings(BaseModel):
         return tuple(kind.strip() for kind in self.expert.split(","))
 
     def model(self, classes: int) -> ModelSpec:
-        """The architecture for a set of so many classes."""
+        """The architecture for a set of so many classes; a method for one network has a mixture of one."""
+        network = find_method(self.method).network
+        count = self.experts if network == "mixture" else 1
+        width = self.width * (DENSE if network == "dense" else 1)
         kinds = self.kinds
         return ModelSpec(
             classes=classes,
-            router=RouterSpec(width=self.router_width),
+            router=RouterSpec(width=self.router_width, kind="conv" if network == "mixture" else "constant"),
             experts=tuple(
-                ExpertSpec(kind=kinds[i % len(kinds)], width=self.width, blocks=self.blocks)
-                for i in range(self.experts)
+                ExpertSpec(kind=kinds[i % len(kinds)], width=width, blocks=self.blocks) for i in range(count)
             ),
+            restore=self.width if find_method(self.method).restore else None,
         )
 
 

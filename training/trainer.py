@@ -60,7 +60,7 @@ class Trainer:
     def __init__(self, run: Run, train: ClipArrays, val: ClipArrays, reporter: Reporter) -> None:
         self.run, self.train, self.val, self.reporter = run, train, val, reporter
         self.fit: FitSettings = run.record.settings
-        self.steps = find_method(self.fit.method)
+        self.steps = find_method(self.fit.method).steps
         require_device(self.fit.device)
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")

@@ -15,9 +15,6 @@ from runtime.clips.limits import DEFAULT_LIMITS, Limits
 from runtime.clips.scan import Reader
 from runtime.errors import ClipError
 
-# Containers count frames that no decoder returns: genuine UCF-101 and HMDB-51 files are often one short.
-SHORT_FRAMES, SHORT_SHARE = 2, 0.02
-
 
 @dataclass(frozen=True)
 class DecodedClip:
@@ -55,12 +52,8 @@ def decode(
     reader = Reader(file, contract, limits)
     scan = reader.run(None)
     expected = reader.expected(scan)
-    if expected - len(scan.starts) > max(SHORT_FRAMES, SHORT_SHARE * expected) and not allow_short:
-        raise ClipError(
-            f"{path}: only {len(scan.starts)} of the {expected} frames that its header promises could be "
-            "decoded (damaged, cut off or trimmed without re-encoding); copy it again, or allow short "
-            "clips to use what there is"
-        )
+    if not allow_short:
+        file.check_complete(len(scan.starts), expected)
     indices = sampling.frames_on_display(
         scan.starts, sampling.sample_times(contract.frames, contract.seconds or scan.duration)
     )

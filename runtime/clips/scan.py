@@ -13,7 +13,7 @@ from runtime.clips.capture import RE_ENCODE, open_capture, stated_count, stated_
 from runtime.clips.container import SourceFile
 from runtime.clips.contract import ClipContract
 from runtime.clips.limits import Limits
-from runtime.clips.preprocess import fit_frame
+from runtime.clips.preprocess import fit_bgr
 from runtime.errors import ClipError
 
 # A frame is converted if a sample may fall within this many frames' time: its own and half of one more, since the
@@ -72,7 +72,7 @@ class Reader:
     def _scan(self, capture: cv2.VideoCapture, wanted: set[int] | None) -> Scan:
         window = self.contract.seconds
         scan = Scan(sampling.usable_fps(stated_fps(capture)), stated_count(capture))
-        self._check_pixels(*stated_pixels(capture))
+        self.limits.check_pixels(self.path, *stated_pixels(capture))
         promised = scan.count / scan.fps
         self._check_length(self.expected(scan), min(promised, window or promised))
         forecast = self._forecast(scan) if wanted is None else None
@@ -84,7 +84,7 @@ class Reader:
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             start = clock.tick(stamp)
             if forecast and pending and forecast.shows(pending[0], start):
-                scan.kept[len(stamps) - 1] = self._fit(pending[1])
+                scan.kept[len(stamps) - 1] = fit_bgr(pending[1], self.contract)
                 if len(scan.kept) > 4 * self.contract.frames:
                     # The header's rate is far off: keep nothing more, and leave it to a second pass.
                     forecast = None
@@ -96,13 +96,13 @@ class Reader:
             stamps.append(stamp)
             self._check_length(index + 1, start)
             if wanted is not None and index in wanted:
-                scan.kept[index] = self._fit(self._retrieve(capture))
+                scan.kept[index] = fit_bgr(self._retrieve(capture), self.contract)
             elif forecast and forecast.shows(start, start + REACH / scan.fps):
                 # Resizing costs most, so it waits until the next frame tells how long this one was shown.
                 pending = start, self._retrieve(capture)
         if pending:
             # Nothing follows, so the last frame stays on display.
-            scan.kept[len(stamps) - 1] = self._fit(pending[1])
+            scan.kept[len(stamps) - 1] = fit_bgr(pending[1], self.contract)
         if not stamps:
             raise ClipError(
                 f"{self.path}: not one frame could be decoded (damaged, or a codec that this OpenCV lacks); {RE_ENCODE}"
@@ -124,20 +124,9 @@ class Reader:
         ok, frame = capture.retrieve(self._frame)
         if not ok or frame is None or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ClipError(f"{self.path}: a frame cannot be converted to 8-bit colour; {RE_ENCODE}")
-        self._check_pixels(frame.shape[1], frame.shape[0])
+        self.limits.check_pixels(self.path, frame.shape[1], frame.shape[0])
         self._frame = frame
         return frame
-
-    def _fit(self, frame: np.ndarray) -> np.ndarray:
-        # Always a copy, never a view of the memory that the next frame is read into.
-        return cv2.cvtColor(fit_frame(frame, self.contract), cv2.COLOR_BGR2RGB)
-
-    def _check_pixels(self, width: int, height: int) -> None:
-        if width * height > self.limits.max_pixels:
-            raise ClipError(
-                f"{self.path}: frames of {width}x{height} pixels, above the limit of "
-                f"{self.limits.max_pixels:,}; scale the video down or raise max_pixels"
-            )
 
     def _check_length(self, frames: int, seconds: float) -> None:
         if frames > self.limits.max_frames:

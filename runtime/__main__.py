@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import ClipError
 from runtime.routelog import RouteLog, RouteRecord
+from runtime.routelog import commands as log_commands
 from runtime.service.commands import serve
 from runtime.table import PredictionTable, describe
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.command()(serve)
+app.add_typer(log_commands.app, name="log")
 
 BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
 
@@ -38,22 +41,22 @@ def predict(
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
-    route_log = RouteLog(log) if log else None
-    engine = Engine.load(bundle, backend, threads=threads)
-    table = PredictionTable([video.name for video in videos], engine.classes)
-    failures = 0
-    for video in videos:
-        try:
-            prediction = engine.predict(video, allow_short=allow_short)
-        except ClipError as error:
-            failures += 1
-            typer.echo(f"error: {error}", err=True)
-            continue
-        record = RouteRecord.from_prediction(prediction, engine.bundle.digest)
-        # Logged before it is shown: an answer that someone acted on must have its line.
-        if route_log:
-            route_log.append(record)
-        typer.echo(record.to_json() if as_json else table.row(prediction))
+    with RouteLog(log) if log else nullcontext() as route_log:
+        engine = Engine.load(bundle, backend, threads=threads)
+        table = PredictionTable([video.name for video in videos], engine.classes)
+        failures = 0
+        for video in videos:
+            try:
+                prediction = engine.predict(video, allow_short=allow_short)
+            except ClipError as error:
+                failures += 1
+                typer.echo(f"error: {error}", err=True)
+                continue
+            record = RouteRecord.from_prediction(prediction, engine.bundle.digest)
+            # Logged before it is shown: an answer that someone acted on must have its line.
+            if route_log:
+                route_log.append(record)
+            typer.echo(record.to_json() if as_json else table.row(prediction))
     if failures:
         raise typer.Exit(errors.EXIT_BAD_INPUT)
 

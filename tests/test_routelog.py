@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from runtime import Engine, HardrouteError, Prediction, Route, RouteLog, RouteRecord, Timing
+from runtime.routelog import EventRecord, Window
+from runtime.routelog.chain import MAX_LINE
+from runtime.routelog.verify import verify_log
 from tests.bundles import digest_of, make_bundle, write_video
 
 DIGEST = "ab" * 32
@@ -48,7 +51,9 @@ def test_a_record_says_everything_about_one_clip(tmp_path: Path) -> None:
     assert line.pop("weights") == pytest.approx([0.549834, 0.450166], abs=1e-6)
     assert line.pop("margin") == pytest.approx(0.099668, abs=1e-6)
     assert line == {
-        "schema": 1,
+        "seq": 1,
+        "prev": "0" * 64,
+        "schema": 2,
         "clip": "a.mp4",
         "clip_sha256": "cd" * 32,
         "bundle_sha256": DIGEST,
@@ -99,34 +104,6 @@ def test_nothing_is_created_before_the_first_record(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_line_that_a_crash_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b'{"schema": 1, "ti')
-    with RouteLog(path) as log:
-        log.append(RouteRecord.from_prediction(prediction("next"), DIGEST))
-    torn, whole = path.read_bytes().splitlines()
-    assert torn == b'{"schema": 1, "ti' and json.loads(whole)["clip"] == "next"
-
-
-def test_a_short_write_is_an_error_and_keeps_the_next_line_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, write = RouteLog(tmp_path / "log"), os.write
-    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:20]))
-    with pytest.raises(HardrouteError, match="the disk full"):
-        log.append(RouteRecord.from_prediction(prediction("cut"), DIGEST))
-    monkeypatch.setattr(os, "write", write)
-    log.append(RouteRecord.from_prediction(prediction("whole"), DIGEST))
-    assert json.loads((tmp_path / "log").read_bytes().splitlines()[1])["clip"] == "whole"
-
-
-def test_a_full_disk_is_one_error_line() -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full on this system")
-    with pytest.raises(HardrouteError, match="/dev/full: cannot be written: No space left"):
-        RouteLog("/dev/full").append(RouteRecord.from_prediction(prediction(), DIGEST))
-
-
 def test_places_that_cannot_be_written_are_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,20 +120,41 @@ def test_places_that_cannot_be_written_are_refused_before_any_work(
         RouteLog(tmp_path / "log")
 
 
-def _append_many(path: Path, writer: int, count: int) -> None:
-    record = RouteRecord.from_prediction(prediction(f"{writer}-" + "x" * 3000), DIGEST)
-    with RouteLog(path) as log:
-        for _ in range(count):
+def test_optional_fields_are_there_only_when_they_say_something() -> None:
+    bare = json.loads(RouteRecord.from_prediction(prediction(), DIGEST).to_json())
+    assert not {"stream", "window", "abstained", "alarms", "seq", "prev"} & set(bare)
+    window: Window = {"index": 3, "start": 1.5, "end": 3.0}
+    record = RouteRecord.from_prediction(
+        prediction(), DIGEST, stream="door", window=window, abstained=False, alarms=("load",)
+    )
+    said = {"stream": "door", "window": window, "abstained": False, "alarms": ["load"]}
+    assert json.loads(record.to_json()) == {**bare, "time": record.time, **said}
+
+
+def test_an_event_is_a_line_as_well(tmp_path: Path) -> None:
+    with RouteLog(tmp_path / "log") as log:
+        log.append(EventRecord.now("clip", clip="bad.mp4", error="bad.mp4: not a video"))
+        log.append(EventRecord.now("dropped", stream="door", count=7))
+    first, second = lines(tmp_path / "log")
+    assert (first["event"], first["clip"], first["error"]) == ("clip", "bad.mp4", "bad.mp4: not a video")
+    assert second.keys() == {"seq", "prev", "schema", "time", "event", "stream", "count"} and second["count"] == 7
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_say_is_refused_and_counted(tmp_path: Path, number: float) -> None:
+    record = replace(RouteRecord.from_prediction(prediction(), DIGEST), margin=number)
+    with RouteLog(tmp_path / "log") as log:
+        with pytest.raises(HardrouteError, match="not finite"):
             log.append(record)
+        assert (log.written, log.lost, log.seq) == (0, 1, 0)
+    (line,) = lines(tmp_path / "log")
+    assert (line["event"], line["lost"]) == ("lost", 1)
 
 
-def test_lines_of_several_processes_never_mix(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append_many, args=(tmp_path / "log", n, 300)) for n in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    clips = [line["clip"] for line in lines(tmp_path / "log")]
-    assert len(clips) == 900
-    assert {clip: clips.count(clip) for clip in set(clips)} == {f"{n}-" + "x" * 3000: 300 for n in range(3)}
+def test_a_record_too_long_for_a_line_is_refused(tmp_path: Path) -> None:
+    with RouteLog(tmp_path / "log") as log:
+        log.append(EventRecord.now("error", error="x" * (MAX_LINE - 200)))
+        with pytest.raises(HardrouteError, match=f"too long for a line; {MAX_LINE} fit"):
+            log.append(EventRecord.now("error", error="x" * MAX_LINE))
+    assert max(map(len, (tmp_path / "log").read_bytes().splitlines(keepends=True))) <= MAX_LINE
+    assert verify_log([tmp_path / "log"]).broken == 0

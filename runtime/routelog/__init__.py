@@ -1,0 +1,10 @@
+"""The routing log: one JSON line for every clip, chained by hashes, so that it can be trusted a year later.
+
+`docs/routing-log.md` describes the lines. `verify_log` in verify.py finds what was changed, `summarise` in summary.py
+says what the lines add up to; `python -m runtime log` has both.
+"""
+
+from runtime.routelog.record import SCHEMA, EventRecord, Record, RouteRecord, Window
+from runtime.routelog.writer import RouteLog
+
+__all__ = ["SCHEMA", "EventRecord", "Record", "RouteLog", "RouteRecord", "Window"]

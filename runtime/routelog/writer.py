@@ -1,0 +1,204 @@
+"""`RouteLog`: the log as a service uses it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from runtime.errors import HardrouteError
+from runtime.routelog.chain import GENESIS
+from runtime.routelog.disk import ChainFile
+from runtime.routelog.options import Options, check_place
+from runtime.routelog.record import EventRecord, Record
+
+
+class RouteLog:
+    """A file of JSON lines, each with the hash of the one before; `python -m runtime log verify` checks it.
+
+    One writer per file: a lock says so to a second one. Reading while it is written is fine. Threads may share a log;
+    a forked process must open one of its own. Nothing is created before the first record.
+
+    Lines that could not be written are counted, and the next line that can be carries the number as `lost`.
+
+    Args:
+        path: the file; its folder must exist.
+        max_bytes: a line that would make the file larger starts a new one; the full one is renamed to
+            `PATH.000000000001` (the number of its first line). None: one file for ever.
+        keep: how many renamed files stay; None: all.
+        sync: when lines must be on the disk and not only with the system: "none" (a SIGKILL loses nothing, a power
+            cut may), "each" before `append` returns, or at most so many seconds later.
+        queue: how many submitted records may wait; one more is lost, for inference must not wait for a disk.
+
+    Raises:
+        HardrouteError: the log cannot be written there, or another writer has it; said before any clip is classified.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_bytes: int | None = None,
+        keep: int | None = None,
+        sync: Literal["none", "each"] | float = "none",
+        queue: int = 4096,
+    ) -> None:
+        self.path = Path(path)
+        self._options = Options(max_bytes, keep, sync)
+        check_place(self.path)
+        self._pid, self._closed = os.getpid(), False
+        self._writing, self._counting = threading.Lock(), threading.Lock()
+        self._written = self._lost = 0
+        self._unsaid = 0  # lost, and no line says so yet
+        self._dirty = self._unsynced = 0  # lines since the last fsync; lines whose fsync failed
+        self._timer: threading.Timer | None = None
+        self._room = threading.BoundedSemaphore(queue)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="route-log")
+        self._disk = ChainFile(self.path, self._options) if self.path.exists() else None
+
+    @property
+    def head(self) -> str:
+        """SHA-256 of the last line, hex. Kept elsewhere, it later shows that the log was not cut short before it."""
+        return (self._disk.head if self._disk else GENESIS).hash
+
+    @property
+    def seq(self) -> int:
+        """The number of the last line; 0 before the first."""
+        return (self._disk.head if self._disk else GENESIS).seq
+
+    @property
+    def written(self) -> int:
+        """Lines that this object has written."""
+        return self._written
+
+    @property
+    def lost(self) -> int:
+        """Records handed to this object that have not become a line."""
+        return self._lost
+
+    def append(self, record: Record) -> str:
+        """Writes one line now, ahead of records that were submitted and still wait.
+
+        Returns:
+            The head after it.
+
+        Raises:
+            HardrouteError: the line could not be written (a full disk, say); nothing of it is left in the file.
+        """
+        self._check_usable()
+        with self._writing:
+            self._check_usable()  # it may have been closed meanwhile
+            return self._write(record)
+
+    def submit(self, record: Record) -> Future[str]:
+        """Hands a record to the writer thread, in order, and does not wait.
+
+        Returns:
+            The head after its line, or the HardrouteError that `append` would have raised.
+        """
+        self._check_usable()
+        if not self._room.acquire(blocking=False):
+            self._lose()
+            dropped: Future[str] = Future()
+            dropped.set_exception(HardrouteError(f"route log {self.path}: too many records wait; this one is lost"))
+            return dropped
+        try:
+            future = self._thread.submit(self.append, record)
+        except RuntimeError:  # closed since the check
+            self._room.release()
+            raise HardrouteError(f"route log {self.path}: is closed") from None
+        future.add_done_callback(self._done)
+        return future
+
+    def flush(self) -> None:
+        """Returns once all that was submitted is written, or lost; and on the disk unless `sync` is "none"."""
+        self._check_usable()
+        self._thread.submit(int).result()
+        with self._writing:
+            self._sync()
+
+    def close(self) -> None:
+        """Writes what still waits and closes the file. In a forked child it only forgets the log.
+
+        Raises:
+            HardrouteError: records were lost and no line could be written that says so, or the disk failed.
+        """
+        if self._closed or self._pid != os.getpid():
+            return
+        self._thread.shutdown()
+        with self._writing:
+            try:
+                if self._unsaid:
+                    self._write(EventRecord.now("lost"))
+                self._sync()
+            finally:
+                self._closed = True
+                if self._timer:
+                    self._timer.cancel()
+                if self._disk:
+                    self._disk.close()
+
+    def __enter__(self) -> RouteLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What went wrong first is what a person must hear of.
+        with suppress(*[HardrouteError] if kind else []):
+            self.close()
+
+    def _write(self, record: Record) -> str:
+        unsaid, unsynced = self._unsaid, self._unsynced
+        marks = {name: count for name, count in (("lost", unsaid), ("unsynced", unsynced)) if count}
+        try:
+            self._disk = self._disk or ChainFile(self.path, self._options)
+            head = self._disk.write(record.to_json(), marks)
+        except BaseException:
+            self._lose()
+            raise
+        with self._counting:
+            self._unsaid -= unsaid
+        self._unsynced = 0
+        self._written += 1
+        self._dirty += 1
+        if self._options.seconds and not self._timer:
+            self._timer = threading.Timer(self._options.seconds, self._sync_later)
+            self._timer.daemon = True
+            self._timer.start()
+        return head.hash
+
+    def _sync(self) -> None:
+        if self._disk and self._dirty and self._options.durable:
+            dirty, self._dirty = self._dirty, 0
+            try:
+                self._disk.sync()
+            except HardrouteError:
+                self._unsynced += dirty
+                raise
+
+    def _sync_later(self) -> None:
+        with self._writing:
+            self._timer = None
+            if not self._closed:
+                # If it fails, the next line says how many lines it was about.
+                with suppress(HardrouteError):
+                    self._sync()
+
+    def _done(self, future: Future[str]) -> None:
+        self._room.release()
+        if future.cancelled():
+            self._lose()
+
+    def _lose(self) -> None:
+        # Under a lock of its own: whoever holds the other one may be waiting for the disk.
+        with self._counting:
+            self._lost += 1
+            self._unsaid += 1
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise HardrouteError(f"route log {self.path}: was opened by process {self._pid}; open one in this process")
+        if self._closed:
+            raise HardrouteError(f"route log {self.path}: is closed")

@@ -86,8 +86,8 @@ class ClipArrays:
 
 
 def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = None) -> ClipSet:
-    """Open a folder with a manifest.csv, or the procedural set: "motion",
-    "motion:seed=0,train=250,val=25,test=40".
+    """Open a folder with a manifest.csv, `ucf101:DIR` or `hmdb51:DIR` (runtime.clips.official), or the procedural
+    set: "motion", "motion:seed=0,train=250,val=25,test=40".
 
     The counts are clips per class; the motion set is rendered into a cache folder on first use. Raises
     DataError.
@@ -97,6 +97,10 @@ def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = Non
         from runtime.clips import motion
 
         return read_manifest(motion.cached(text, progress), name=text)
+    if text.partition(":")[0] in ("ucf101", "hmdb51"):
+        from runtime.clips.official import open_official
+
+        return open_official(text)
     return read_manifest(Path(text))
 
 
@@ -165,13 +169,14 @@ def _rows(root: Path, name: str, reader: csv.DictReader[str]) -> tuple[ClipRow, 
         seen.add(file)
         # A clip without a group stands for itself.
         group = (cells.get("group") or "").strip() or file
-        rows.append(ClipRow(_inside(root, file, where), file, values["label"], values["split"], group))
+        rows.append(ClipRow(inside(root, file, where), file, values["label"], values["split"], group))
     if not rows:
         raise DataError(f"{name}: {MANIFEST} lists no clips; add a line per video")
     return tuple(rows)
 
 
-def _inside(root: Path, file: str, where: str) -> Path:
+def inside(root: Path, file: str, where: str) -> Path:
+    """`root`/`file`, checked to lie in `root`. Raises DataError, which begins with `where`."""
     # Windows spellings are refused everywhere, so that a set means the same on every machine.
     pure = PurePosixPath(file)
     windows = PureWindowsPath(file)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +13,21 @@ from typing import Any, Final
 from runtime.errors import BundleError
 from runtime.manifest import SCHEMA_VERSION, Manifest
 from runtime.probes import Probes
+from runtime.seal import (
+    CERTIFICATE,
+    MANIFEST,
+    MAX_SEALED_BYTES,
+    read_chunks,
+    read_sealed,
+    seal_name,
+    sha256,
+    temporary_name,
+    write_sealed,
+)
 
-MANIFEST: Final = "manifest.json"
-# The certificate quotes the manifest's digest, so the manifest cannot hold the certificate's.
-UNSEALED: Final = frozenset({MANIFEST, "certificate.json"})
-MAX_MANIFEST_BYTES: Final = 4 * 2**20
-MAX_FILE_BYTES: Final = 2 * 2**30  # what one ONNX protobuf can hold
-_CHUNK: Final = 2**20
+# No file can hold its own digest, and the certificate quotes the manifest's: these two have seals beside them.
+_SEALED: Final = frozenset({MANIFEST, CERTIFICATE})
+UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED}
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,16 @@ class Bundle:
     digest: str
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, digest: str | None = None) -> Bundle:
         """Reads the manifest and compares every file with its digest.
 
+        Args:
+            path: its folder.
+            digest: what the bundle's digest must be, 64 hex digits, known from elsewhere (a certificate, a note).
+                Without it damage is found, but not that someone put another whole bundle in its place.
+
         Raises:
-            BundleError: no such folder, broken manifest; a file missing, unlisted, changed or a link.
+            BundleError: no such folder, broken manifest, another digest; a file missing, unlisted, changed or a link.
         """
         root = Path(path)
         if not root.is_dir():
@@ -52,14 +65,33 @@ class Bundle:
         try:
             if not (root / MANIFEST).exists():
                 raise BundleError(f"no {MANIFEST} in it; `python -m training export` makes a bundle")
-            data = b"".join(_chunks(root / MANIFEST, MAX_MANIFEST_BYTES))
+            data = read_sealed(root, MANIFEST)
             manifest = Manifest.parse(data)
             _compare_names(root, manifest)
-            for name, digest in manifest.files.items():
-                _require_digest(name, _sha256(_chunks(root / name)), digest)
+            for name, expected in manifest.files.items():
+                _require_digest(name, sha256(read_chunks(root / name)), expected)
+            if (root / CERTIFICATE).exists() or (root / seal_name(CERTIFICATE)).exists():
+                read_sealed(root, CERTIFICATE)
         except BundleError as error:
             raise BundleError(f"bundle {root}: {error}") from None
-        return cls(root, manifest, hashlib.sha256(data).hexdigest())
+        bundle = cls(root, manifest, hashlib.sha256(data).hexdigest())
+        if digest is not None:
+            bundle.require_digest(digest)
+        return bundle
+
+    def require_digest(self, digest: str) -> None:
+        """Compares the bundle's digest with one known from elsewhere.
+
+        Raises:
+            BundleError: they differ, or `digest` is not 64 hex digits.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
+            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `python -m runtime info` prints them")
+        if digest.lower() != self.digest:
+            raise BundleError(
+                f"bundle {self.root}: its digest is {self.digest}, not the pinned one; "
+                "somebody put another bundle there, or the pin is of an older one"
+            )
 
     def path(self, name: str) -> Path:
         """Where a listed file lies. Prefer `read`: what is at a path can change after it was verified.
@@ -79,7 +111,7 @@ class Bundle:
         """
         path = self.path(name)
         try:
-            data = b"".join(_chunks(path))
+            data = b"".join(read_chunks(path))
             _require_digest(name, hashlib.sha256(data).hexdigest(), self.manifest.files[name])
         except BundleError as error:
             raise BundleError(f"bundle {self.root}: {error}") from None
@@ -88,7 +120,7 @@ class Bundle:
     def is_current(self) -> bool:
         """Whether the manifest on the disk is still the one that was opened; reads that file only."""
         try:
-            return _sha256(_chunks(self.root / MANIFEST, MAX_MANIFEST_BYTES)) == self.digest
+            return sha256(read_chunks(self.root / MANIFEST, MAX_SEALED_BYTES)) == self.digest
         except BundleError:
             return False
 
@@ -108,7 +140,7 @@ class Bundle:
 
 
 def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
-    """Seals a folder: computes the digest of each file in it and writes `manifest.json` last, in one rename.
+    """Seals a folder: computes the digest of each file in it and writes `manifest.json` and its seal last.
 
     Args:
         folder: holds the finished files and nothing else.
@@ -121,23 +153,22 @@ def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
         BundleError: the fields break the schema or name a file that is not there; no manifest is written.
     """
     root = Path(folder)
-    temporary = root / f".{MANIFEST}.tmp"
-    names = sorted(entry.name for entry in os.scandir(root) if entry.name not in UNSEALED | {temporary.name})
-    files = {name: _sha256(_chunks(root / name)) for name in names}
+    ours = UNLISTED | {temporary_name(name) for name in UNLISTED}
+    names = sorted(entry.name for entry in os.scandir(root) if entry.name not in ours)
+    files = {name: sha256(read_chunks(root / name)) for name in names}
     manifest = Manifest.from_fields({**fields, "schema_version": SCHEMA_VERSION, "files": files})
-    temporary.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(root / MANIFEST)
+    write_sealed(root, MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return Bundle.open(root)
 
 
 def _compare_names(root: Path, manifest: Manifest) -> None:
     present = {entry.name for entry in os.scandir(root)}
-    if reserved := sorted(UNSEALED & manifest.files.keys()):
-        raise BundleError(f"{MANIFEST}: files: {reserved[0]} cannot be sealed by the manifest")
+    if reserved := sorted(UNLISTED & manifest.files.keys()):
+        raise BundleError(f"{MANIFEST}: files: {reserved[0]} cannot be listed in it")
     if missing := sorted(manifest.files.keys() - present):
         raise BundleError(f"{missing[0]} is missing; copy or export the bundle again")
     # What no digest covers could be picked up by a library that looks beside the model for more.
-    if unlisted := sorted(present - manifest.files.keys() - UNSEALED):
+    if unlisted := sorted(present - manifest.files.keys() - UNLISTED):
         raise BundleError(f"{unlisted[0]} is not in the manifest; remove it or export the bundle again")
 
 
@@ -147,32 +178,3 @@ def _require_digest(name: str, found: str, expected: str) -> None:
             f"{name} was changed: its SHA-256 is {found[:12]}..., the manifest says {expected[:12]}...; "
             "copy or export the bundle again"
         )
-
-
-def _sha256(chunks: Iterator[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(path: Path, limit: int = MAX_FILE_BYTES) -> Iterator[bytes]:
-    """Reads a regular file; what is judged is the open file, so its name cannot be swapped in between."""
-    # Without O_NONBLOCK, opening a named pipe would wait for ever.
-    flags = os.O_RDONLY
-    for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, flag, 0)
-    try:
-        if path.is_symlink():
-            raise BundleError(f"{path.name} is a symbolic link; put the file itself into the bundle")
-        with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BundleError(f"{path.name} is not a regular file")
-            size = 0
-            while chunk := file.read(_CHUNK):
-                size += len(chunk)
-                if size > limit:
-                    raise BundleError(f"{path.name} is larger than the limit of {limit} bytes")
-                yield chunk
-    except OSError as error:
-        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from None

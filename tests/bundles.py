@@ -114,9 +114,14 @@ def _linear(rng: np.random.Generator, contract: ClipContract, outputs: int) -> L
 
 
 def edit_manifest(root: Path, **changes: Any) -> None:
-    """Overwrites fields of `manifest.json` behind the back of whoever sealed it."""
-    path = root / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Overwrites fields of `manifest.json` and seals it again: what an attacker does who can write there."""
+    reseal(root, json.dumps({**json.loads((root / "manifest.json").read_text()), **changes}))
+
+
+def reseal(root: Path, manifest: str) -> None:
+    """Puts any text in place of `manifest.json`, with a seal as `sha256sum` would write it."""
+    (root / "manifest.json").write_text(manifest)
+    (root / "manifest.sha256").write_text(f"{digest_of(root)}  manifest.json\n")
 
 
 def replace_file(root: Path, name: str, data: bytes) -> None:

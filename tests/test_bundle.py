@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from runtime import Bundle, BundleError, Probes, write_manifest
+from runtime.seal import write_sealed
 from tests.bundles import (
     CONTRACT,
     TinyBundle,
@@ -22,6 +24,7 @@ from tests.bundles import (
     make_bundle,
     random_frames,
     replace_file,
+    reseal,
 )
 
 
@@ -137,15 +140,48 @@ def test_a_missing_file_is_named(tiny: TinyBundle) -> None:
     assert "expert_1.onnx is missing" in refusal(tiny.root)
 
 
-def test_an_unlisted_file_is_named_but_a_certificate_may_be_added(tiny: TinyBundle) -> None:
-    (tiny.root / "certificate.json").write_text("{}")
+def test_an_unlisted_file_is_named_but_a_sealed_certificate_may_be_added(tiny: TinyBundle) -> None:
+    write_sealed(tiny.root, "certificate.json", b"{}")
     Bundle.open(tiny.root)
     (tiny.root / "weights.bin").write_bytes(b"x")
     assert "weights.bin is not in the manifest" in refusal(tiny.root)
 
 
+@pytest.mark.parametrize("name", ["manifest", "certificate"])
+def test_a_file_and_its_seal_stand_and_fall_together(tiny: TinyBundle, name: str) -> None:
+    write_sealed(tiny.root, "certificate.json", b'{"bundle": "tiny"}\n')
+    document, seal = tiny.root / f"{name}.json", tiny.root / f"{name}.sha256"
+    kept = {path: path.read_bytes() for path in (document, seal)}
+    for path, whole in kept.items():
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << place % 8
+            path.write_bytes(changed)
+            assert f"{name}.json or its seal {name}.sha256 was changed" in refusal(tiny.root)
+        path.write_bytes(whole)
+    seal.unlink()
+    assert f"run `sha256sum {name}.json > {name}.sha256`" in refusal(tiny.root)
+    done = subprocess.run(["sha256sum", f"{name}.json"], cwd=tiny.root, capture_output=True, check=True)
+    seal.write_bytes(done.stdout)
+    Bundle.open(tiny.root)
+    document.unlink()
+    assert f"{name}.json" in refusal(tiny.root)
+
+
+def test_a_pinned_digest_tells_another_whole_bundle(tiny: TinyBundle) -> None:
+    digest = digest_of(tiny.root)
+    assert Bundle.open(tiny.root, digest.upper()).digest == digest
+    edit_manifest(tiny.root, classes=["left", "right", "down"])
+    Bundle.open(tiny.root)
+    with pytest.raises(BundleError, match="not the pinned one"):
+        Bundle.open(tiny.root, digest)
+    for short in ("", digest[:12], digest + "0", "x" * 64):
+        with pytest.raises(BundleError, match="all 64 hex digits"):
+            Bundle.open(tiny.root, short)
+
+
 def test_a_file_above_the_limit_is_refused(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.bundle.MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr("runtime.seal.MAX_SEALED_BYTES", 100)
     assert "larger than the limit of 100 bytes" in refusal(tiny.root)
 
 
@@ -175,7 +211,7 @@ def test_a_manifest_outside_the_schema_is_refused(tiny: TinyBundle, changes: dic
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 10_000, '{"schema_version": 1}'])
 def test_a_manifest_that_is_no_manifest_is_refused(tiny: TinyBundle, text: str) -> None:
-    (tiny.root / "manifest.json").write_text(text)
+    reseal(tiny.root, text)
     assert "manifest.json" in refusal(tiny.root)
 
 
@@ -259,7 +295,7 @@ def test_write_manifest_refuses_and_leaves_nothing_half_written(tiny: TinyBundle
     with pytest.raises(BundleError, match=r"no digest for gone\.onnx"):
         write_manifest(tiny.root, {**fields, "router": "gone.onnx"})
     assert (tiny.root / "manifest.json").read_bytes() == before
-    assert sorted(os.listdir(tiny.root)) == sorted([*manifest_of(tiny.root)["files"], "manifest.json"])
+    assert set(os.listdir(tiny.root)) == {*manifest_of(tiny.root)["files"], "manifest.json", "manifest.sha256"}
     assert write_manifest(tiny.root, fields).digest == Bundle.open(tiny.root).digest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import typer
 
 from audit.policy import Policy, shipped
+from audit.sources import open_sources, require_twin
 from runtime import errors
 from runtime.bundle import Bundle
 from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
-from runtime.errors import BundleError, DataError, HardrouteError
+from runtime.errors import DataError, HardrouteError
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 REFUSED = 1
@@ -31,27 +33,49 @@ def audit(
         bool, typer.Option("--thorough", help="Run every attack on every clip: figures per attack, at more cost.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Attack in so many processes: same result.")] = 1,
+    device: Annotated[str, typer.Option(help="Attack the twin on cpu, cuda or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="Replay the bundle in this backend of the runtime.")] = "cpu",
+    source: Annotated[
+        list[str] | None, typer.Option(help="NAME=BUNDLE whose adversarial clips are shown too; may be repeated.")
+    ] = None,
+    undefended: Annotated[
+        list[str] | None, typer.Option(help="The same for a bundle trained without a defence: it must fall.")
+    ] = None,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
 
-    An audit that was killed goes on where it was when it is started again in the same way.
+    An audit that was killed goes on where it was when it is started again in the same way. Under torchrun, its
+    processes take the place of --workers.
     """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if rank:
+        # Rank 0 reads the command line for all.
+        from audit.ranks import serve
+
+        return serve()
+    if size > 1 and workers > 1:
+        raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)
-    if opened.manifest.twin is None:
-        raise BundleError(f"bundle {bundle}: it has no PyTorch twin to attack; export it with one")
+    require_twin(opened)
+    plain, others = undefended or [], source or []
+    sources = open_sources([*plain, *others], opened)
     clip_set = chosen_clips(open_set(data), opened, rules, limit)
     if out.exists() and not out.is_dir():
         raise HardrouteError(f"{out}: not a folder; choose another --out")
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from audit import screen
-    from audit.certify import WORK, certify
+    from audit.certify import WORK, Means, certify
+    from audit.device import open_device
 
+    open_device(device)
     started = time.perf_counter()
     with screen.progress() as show:
-        clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=show.decoding), opened)
-        result = certify(opened, clips, rules, show.attacking, thorough, out / WORK, workers)
+        means = Means(thorough, sources, tuple(sources)[: len(plain)], out / WORK, workers, device, backend, show.phase)
+        decoding = show.phase("decoding clips")
+        clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
+        result = certify(opened, clips, rules, means)
     written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if not result.verdict.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +34,27 @@ class Agreement:
         return min((Proportion.of(each) for each in (self.clean, *self.replayed.values())), key=lambda p: p.share)
 
 
-def replay(engine: Engine, frames: np.ndarray, evaluation: Evaluation, batch_size: int = 32) -> Agreement:
-    """Runs the audited clips (N, T, H, W, 3) uint8 and the adversarial ones through the deployed runtime."""
+def replay(
+    engine: Engine,
+    frames: np.ndarray,
+    evaluation: Evaluation,
+    batch_size: int = 32,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Agreement:
+    """Runs the audited clips (N, T, H, W, 3) uint8 and the adversarial ones through the deployed runtime.
+
+    `progress`: called with (done, total, what), in clips.
+    """
+    done, total = 0, len(frames) * (1 + len(evaluation.eps))
 
     def answers(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batches = (frames[i : i + batch_size] for i in range(0, len(frames), batch_size))
-        found = [(p.index, p.route.expert) for batch in batches for p in engine.predict_batch(batch)]
+        nonlocal done
+        found = []
+        for start in range(0, len(frames), batch_size):
+            progress(done, total, "replay in the runtime")
+            batch = engine.predict_batch(frames[start : start + batch_size])
+            found += [(p.index, p.route.expert) for p in batch]
+            done += len(batch)
         return np.array([index for index, _ in found]), np.array([expert for _, expert in found])
 
     label, route = answers(frames)
@@ -49,6 +65,7 @@ def replay(engine: Engine, frames: np.ndarray, evaluation: Evaluation, batch_siz
         same_label = eps_label == evaluation.adversarial_label[eps]
         replayed[eps] = same_label & (eps_route == evaluation.adversarial_route[eps])
         right[eps] = eps_label == evaluation.labels
+    progress(total, total, "replay done")
     return Agreement(agree, replayed, label == evaluation.labels, right)
 
 

@@ -28,6 +28,7 @@ def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | No
         "data": report["data"],
         "threat_model": report["threat_model"],
         "attacks": [attack["name"] for attack in report["attacks"]],
+        "sources": report["transfer"] and report["transfer"]["models"],
         "clean_accuracy": report["clean"]["both"],
         "robust_accuracy": [
             {"eps_255": at["eps_255"], "decides": at["eps_255"] == gate, **at["worst_case"]} for at in report["eps"]

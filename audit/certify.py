@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,20 +14,51 @@ import torch
 from audit.agreement import Agreement, replay
 from audit.cost import gflops
 from audit.evaluation import Evaluation, Progress, evaluate
+from audit.foreign import Foreign, counted_in
 from audit.gate import Verdict, decide
+from audit.jobs import Pool
 from audit.journal import Journal, key_of
 from audit.policy import Policy
+from audit.ranks import ranks, world
 from audit.report import build, write
 from audit.sanity import Sanity, inspect
+from audit.sources import AUDITED
 from audit.statistics import load_of
+from audit.transfer import transfer
+from audit.twins import load_twins, require_shape
+from audit.untouched import device_of
 from audit.workers import workers
-from models import load_twin
+from models import VideoMoE
 from runtime import Engine
 from runtime.bundle import Bundle
 from runtime.clips import ClipArrays, to_network
-from runtime.errors import BundleError
 
 WORK = ".work"  # folder beside the report while the audit runs
+
+
+@dataclass(frozen=True)
+class Means:
+    """How an audit is carried out; but for `thorough` and `sources`, nothing that its result depends on.
+
+    Attributes:
+        thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
+        sources: other bundles by name, whose adversarial clips are shown to the audited one.
+        undefended: names of those that were trained without a defence, and so must fall.
+        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
+        processes: attack in so many; more than one only pays where there are cores for them.
+        device: that the twin is attacked on, as audit.device.open_device has it.
+        backend: that the bundle is replayed in, as runtime.backends.open_backend has it.
+        progress: gives, for the name of a phase, what to call with (done, total, what).
+    """
+
+    thorough: bool = False
+    sources: Mapping[str, Bundle] = field(default_factory=dict)
+    undefended: tuple[str, ...] = ()
+    work: Path | None = None
+    processes: int = 1
+    device: str = "cpu"
+    backend: str = "cpu"
+    progress: Callable[[str], Progress] = lambda phase: lambda done, total, what: None
 
 
 @dataclass(frozen=True)
@@ -35,7 +68,9 @@ class Audit:
     bundle: Bundle
     policy: Policy
     clips: ClipArrays
+    means: Means
     evaluation: Evaluation
+    foreign: Foreign | None
     agreement: Agreement
     sanity: Sanity
     verdict: Verdict
@@ -50,38 +85,26 @@ class Audit:
         return written
 
 
-def certify(
-    bundle: Bundle,
-    clips: ClipArrays,
-    policy: Policy,
-    progress: Progress | None = None,
-    thorough: bool = False,
-    work: Path | None = None,
-    processes: int = 1,
-) -> Audit:
+def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> Audit:
     """Audits a bundle on clips whose labels count in the bundle's order of classes.
 
-    Args:
-        thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
-        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
-        processes: attack in so many; more than one only pays where there are cores for them.
-
-    Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape.
+    Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape; BackendError if
+    device or backend cannot run here.
     """
     # First, because it costs least: the runtime verifies the ONNX files and replays the probes.
-    with Engine.load(bundle) as engine:
-        model = load_twin(bundle.root)
-        if len(model.experts) != len(bundle.manifest.experts):
-            raise BundleError(
-                f"bundle {bundle.root}: its twin has {len(model.experts)} experts, "
-                f"its manifest {len(bundle.manifest.experts)}; export it again"
-            )
+    with Engine.load(bundle, means.backend) as engine:
+        bundles = {AUDITED: bundle, **means.sources}
+        folders = {name: each.root for name, each in bundles.items()}
+        models = load_twins(folders, means.device)
+        for name, each in bundles.items():
+            require_shape(models[name], each)
+        model, rules = models[AUDITED], policy.attacks
         x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
-        rules = policy.attacks
         key = key_of(
-            {"bundle": bundle.digest, "policy": policy.digest, "thorough": thorough}, clips.frames, clips.labels
+            {"bundle": bundle.digest, "policy": policy.digest, "thorough": means.thorough}, clips.frames, clips.labels
         )
-        with workers(processes, partial(load_twin, bundle.root)) as pool:
+        journal = Journal(means.work, key) if means.work else None
+        with _pool(means.processes, partial(load_twins, folders, means.device)) as pool:
             evaluation = evaluate(
                 model,
                 x,
@@ -90,14 +113,45 @@ def certify(
                 suite=rules.suite,
                 seed=rules.seed,
                 steps=rules.steps,
-                thorough=thorough,
-                progress=progress,
-                journal=Journal(work, key) if work else None,
+                thorough=means.thorough,
+                progress=means.progress("attacks"),
+                journal=journal,
                 pool=pool,
             )
-        gate = rules.gate_eps / 255
-        sanity = inspect(model, x, y, evaluation.robust[gate], gate, rules.seed, rules.steps)
-        agreement = replay(engine, clips.frames, evaluation)
-    verdict = decide(evaluation, agreement, sanity, policy)
-    operations = gflops(model, x[:1], load_of(evaluation.clean_route, evaluation.experts))
-    return Audit(bundle, policy, clips, evaluation, agreement, sanity, verdict, operations)
+            gate, foreign = rules.gate_eps / 255, None
+            if means.sources:
+                matrix = transfer(
+                    models,
+                    x,
+                    y,
+                    eps=gate,
+                    steps=rules.steps,
+                    seed=rules.seed,
+                    standing=evaluation.robust[gate],
+                    progress=means.progress("transfer"),
+                    journal=journal,
+                    pool=pool,
+                    called={name: each.digest for name, each in bundles.items()},
+                )
+                evaluation, only = counted_in(evaluation, matrix)
+                foreign = Foreign(matrix, only, means.sources, means.undefended)
+        sanity = inspect(
+            model,
+            x,
+            y,
+            evaluation.robust[gate],
+            gate,
+            rules.seed,
+            rules.steps,
+            clean=evaluation.clean,
+            progress=means.progress("sanity"),
+        )
+        agreement = replay(engine, clips.frames, evaluation, progress=means.progress("replay"))
+    verdict = decide(evaluation, agreement, sanity, policy, foreign)
+    operations = gflops(model, x[:1].to(device_of(model)), load_of(evaluation.clean_route, evaluation.experts))
+    return Audit(bundle, policy, clips, means, evaluation, foreign, agreement, sanity, verdict, operations)
+
+
+def _pool(processes: int, build: Callable[[], dict[str, VideoMoE]]) -> AbstractContextManager[Pool | None]:
+    _, size = world()
+    return ranks(build) if size > 1 else workers(processes, build)

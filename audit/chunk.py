@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from audit.attacks import find_attack
+from audit.attacks.loop import frozen
 from audit.attacks.objectives import shortfall
 from audit.budget import verify
-from audit.cost import Passes
+from audit.cost import Passes, counted
 from audit.eightbit import nearest_inside
 from audit.journal import Unit
+from audit.sources import AUDITED
 from audit.untouched import device_of
 from models import VideoMoE
 from runtime.clips import to_network
@@ -97,3 +100,19 @@ def attack_chunk(
         frames=frames[better],
         passes=passes.total - before,
     )
+
+
+def attack_by_name(
+    models: Mapping[str, VideoMoE],
+    name: str,
+    radius: float,
+    x: np.ndarray,
+    y: np.ndarray,
+    smallest: np.ndarray,
+    steps: int,
+    seed: int,
+) -> Unit:
+    """`attack_chunk` with what can be sent to another process: an attack's name, and arrays in place of tensors."""
+    model, clips, labels = models[AUDITED], torch.from_numpy(x), torch.from_numpy(y)
+    with frozen(model), counted(model) as passes:
+        return attack_chunk(model, find_attack(name), name, radius, clips, labels, smallest, steps, seed, passes)

@@ -76,8 +76,8 @@ def spent(costs: dict[str, dict[float, Cost]], clips: int) -> dict[str, Any]:
             full += clips * (cost.passes / cost.clips if cost.clips else mean)
     return {
         "unit": "passes through the router or one expert, per audited clip",
-        "spent": _named(total / clips),
-        "without_removal": _named(full / clips),
+        "spent": per_clip(total, clips),
+        "without_removal": per_clip(full, clips),
         "share": float(total[2:].sum() / full[2:].sum()) if full[2:].sum() else None,
         "never_run": unknown,
         "per_attack": {
@@ -85,6 +85,11 @@ def spent(costs: dict[str, dict[float, Cost]], clips: int) -> dict[str, Any]:
             for name, by_eps in costs.items()
         },
     }
+
+
+def per_clip(passes: np.ndarray, clips: int) -> dict[str, float]:
+    """`passes` (4,), as in KINDS, for each of `clips` clips."""
+    return _named(passes / clips)
 
 
 def gflops(model: VideoMoE, clip: Tensor, load: np.ndarray) -> dict[str, float]:
@@ -102,6 +107,6 @@ def gflops(model: VideoMoE, clip: Tensor, load: np.ndarray) -> dict[str, float]:
     return {"router": router, "routed": router + float(experts @ load), "dense": router + float(experts.sum())}
 
 
-def _named(passes: np.ndarray) -> dict[str, Any]:
+def _named(passes: np.ndarray) -> dict[str, float]:
     named = {kind: float(count) for kind, count in zip(KINDS, passes, strict=True)}
     return {**named, "expert_passes": float(passes[2:].sum())}

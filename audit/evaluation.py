@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.attacks import SUITES, find_attack
+from audit.attacks import SUITES, Attack, find_attack
 from audit.chunk import AttackFunction
 from audit.cost import Cost, counted
-from audit.journal import Journal
+from audit.jobs import Pool, carry_out
+from audit.journal import Journal, Unit
 from audit.measures import Measures
 from audit.statistics import Proportion
 from audit.tally import ByEps, Tally
 from audit.untouched import untouched
-from audit.workers import Workers
 from models import VideoMoE
 from runtime.errors import MethodError
 
@@ -32,7 +32,7 @@ class Evaluation:
         labels: (N,) true class.
         clean_label, clean_route: (N,) class and expert chosen for the unattacked clip.
         clean: (N,) bool, classified right unattacked.
-        robust: robust[eps] (N,) bool: right unattacked and under every attack that was run on the clip.
+        robust: robust[eps] (N,) bool: right unattacked and under every attack run on the clip, `transferred` ones too.
         per_attack: per_attack[name][eps] (N,) bool: right unattacked and not shown to fall to this attack.
             Says something about the attack only where `tested`.
         tested: tested[name][eps] (N,) bool: the attack ran on the clip at this eps, or felled it at a smaller
@@ -43,7 +43,8 @@ class Evaluation:
         adversarial: adversarial[eps] (N, T, H, W, 3) uint8: per clip the perturbed clip with the smallest
             class margin after rounding to 8 bits within the eps-box; the clean clip where none is smaller.
         adversarial_label, adversarial_route: [eps] (N,) the model's class and expert on those 8-bit clips.
-        adversarial_by: adversarial_by[eps] (N,) index into `attacks` of the attack that made it, -1 for none.
+        adversarial_by: adversarial_by[eps] (N,) which of `makers` made it, -1 for none.
+        transferred: names of the attacks on other models, where their clips count too (audit.foreign).
     """
 
     attacks: tuple[str, ...]
@@ -66,6 +67,11 @@ class Evaluation:
     adversarial_label: ByEps
     adversarial_route: ByEps
     adversarial_by: ByEps
+    transferred: tuple[str, ...] = ()
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        return self.attacks + self.transferred
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +98,7 @@ def evaluate(
     thorough: bool = True,
     progress: Progress | None = None,
     journal: Journal | None = None,
-    pool: Workers | None = None,
+    pool: Pool | None = None,
 ) -> Evaluation:
     """Attacks every clip that the model gets right, and reports per clip what holds.
 
@@ -107,7 +113,7 @@ def evaluate(
         batch_size: clips attacked at once; changes speed and memory, not results.
         thorough: True runs every attack at every eps on every clean-correct clip, as per-attack figures need.
             False spares clips that have already fallen the later attacks: same `robust`, less work.
-        progress: called with (done, total, what); both count clips times attacks times eps.
+        progress: called with (done, total, what); both count steps of attacks on clips, for the time left.
         journal: keeps what is found as it is found; what it holds already is not attacked again.
         pool: processes to attack in, each with this model; attacks are then those of ATTACKS.
 
@@ -123,27 +129,24 @@ def evaluate(
     with untouched(model), counted(model) as passes:
         tally = Tally(model, x, y, radii, batch_size, passes)
         each, done = int(tally.clean.sum()), 0
-        total = len(attacks) * len(radii) * each
+        effort = {name: _effort(attack, steps, len(model.experts)) for name, attack in attacks.items()}
+        total = sum(effort.values()) * len(radii) * each
+
+        def show(name: str, radius: float) -> None:
+            if progress:
+                progress(done, total, f"{name} at {radius * 255:g}/255")
+
         for name, attack in attacks.items():
             for radius in radii:
                 left = tally.begin(name, radius, thorough)
-                done += each - len(left)
-                chunks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
-                missing = [not (journal and journal.has(name, radius, some)) for some in chunks]
-                coming = [
-                    tally.submit(pool, name, radius, some, steps, seed) if pool and new else None
-                    for some, new in zip(chunks, missing, strict=True)
+                done += effort[name] * (each - len(left))
+                jobs = [
+                    tally.job(attack, name, radius, left[start : start + batch_size], steps, seed)
+                    for start in range(0, len(left), batch_size)
                 ]
-                for some, new, future in zip(chunks, missing, coming, strict=True):
-                    if progress:
-                        progress(done, total, f"{name} at {radius * 255:g}/255")
-                    unit = journal.find(name, radius, some) if journal and not new else None
-                    if unit is None:
-                        unit = future.result() if future else tally.attack(attack, name, radius, some, steps, seed)
-                        if journal:
-                            journal.keep(name, radius, some, unit)
-                    tally.enter(name, radius, some, unit)
-                    done += len(some)
+                for job, unit in carry_out(jobs, Unit, journal, pool, lambda job: show(job.name, job.eps)):
+                    tally.enter(name, radius, job.some, unit)
+                    done += effort[name] * len(job.some)
         if progress:
             progress(total, total, "attacks done")
     return Evaluation(
@@ -168,6 +171,14 @@ def evaluate(
         adversarial_route=tally.worst_route,
         adversarial_by=tally.worst_by,
     )
+
+
+def _effort(attack: AttackFunction, steps: int, experts: int) -> int:
+    """Steps on one clip, as a rough guide to the time left; as many as asked for where the attack is none of ours."""
+    if not isinstance(attack, Attack):
+        return steps
+    row = attack.describe(steps, experts)
+    return row["steps"] * row["runs"] * max(1, row["wrong_classes"])
 
 
 def resolve(suite: str | Sequence[str] | Mapping[str, AttackFunction]) -> dict[str, AttackFunction]:

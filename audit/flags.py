@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from audit.evaluation import Evaluation
+from audit.foreign import Foreign
 from audit.sanity import FAR, Sanity
 from audit.second import FEWEST, weakest
 from audit.statistics import Proportion
@@ -18,7 +19,7 @@ from audit.strength import BLACK_BOX, Strength
 MAX_REPEAT_DIFFERENCE = 1e-4
 MAX_BATCH_DIFFERENCE = 1e-3
 MAX_SATURATED = 0.25  # share of clips
-MIN_P = 0.01  # of a sign test: below it, the weaker attack is the stronger
+MIN_P = 0.01  # of all sign tests together: below it, a weaker attack is the stronger
 MAX_BLACK_BOX = 0.02  # share of clips: an attack without gradients may find a few more, not many
 
 
@@ -102,20 +103,40 @@ def flags(sanity: Sanity, max_dead: float, min_second: float | None) -> Iterator
     )
 
 
-def black_box(evaluation: Evaluation, eps: float) -> Check | None:
-    """Clips that only attacks without gradients felled; None if the suite has none of these."""
+def black_box(evaluation: Evaluation, eps: float) -> Iterator[Check]:
+    """Yields a check on clips that only attacks without gradients felled; nothing if the suite has none of these."""
     blind = [name for name in evaluation.attacks if name in BLACK_BOX]
     if not blind:
-        return None
+        return
     seeing = [name for name in evaluation.attacks if name not in BLACK_BOX]
     held = np.logical_and.reduce([evaluation.clean, *(evaluation.per_attack[name][eps] for name in seeing)])
     only = Proportion.of(held & ~np.logical_and.reduce([evaluation.per_attack[name][eps] for name in blind]))
-    return _at_most(
+    yield _at_most(
         "gradients lead",
         only.share,
         MAX_BLACK_BOX,
         f"{_clips(only)} fall to {' or '.join(blind)}, which uses no gradient, and to no attack that does.",
     )
+
+
+def transferred(foreign: Foreign, chance: float) -> Iterator[Check]:
+    """Yields checks on what other models' clips do to this one, and this audit's attacks to undefended ones."""
+    only = Proportion.of(foreign.only)
+    yield _at_most(
+        "white box leads",
+        only.share,
+        MAX_BLACK_BOX,
+        f"{_clips(only)} fall to a clip made on {' or '.join(foreign.bundles)}, and to no attack on the model itself.",
+    )
+    for name in foreign.undefended:
+        found = Proportion.of(foreign.matrix.white_box(name))
+        yield _at_most(
+            f"{name} falls",
+            found.low,
+            chance,
+            f"Undefended, {name} should do no better than chance ({100 * chance:.1f} %) under attack; under "
+            f"{', '.join(foreign.matrix.attacks)} it gets {_clips(found)} right: {found}.",
+        )
 
 
 def _strength(strength: Strength) -> Iterator[Check]:
@@ -124,9 +145,9 @@ def _strength(strength: Strength) -> Iterator[Check]:
         "stronger is stronger",
         worst.p,
         "at least",
-        MIN_P,
-        f"{worst.weaker[0].upper()}{worst.weaker[1:]} fells {worst.weaker_only} clips that {worst.stronger} leaves "
-        f"standing, and {worst.stronger_only} the other way round (p of a sign test; the worst of "
+        MIN_P / len(strength.comparisons),
+        f"Of {strength.clips} clips right unattacked, {worst.weaker} fells {worst.weaker_only} that {worst.stronger} "
+        f"leaves standing, and {worst.stronger_only} the other way round (p of a sign test; the worst of "
         f"{len(strength.comparisons)} comparisons).",
     )
     yield _at_most(

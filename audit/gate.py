@@ -8,7 +8,8 @@ import numpy as np
 
 from audit.agreement import Agreement, worst_case
 from audit.evaluation import Evaluation
-from audit.flags import Check, black_box, flags
+from audit.flags import Check, black_box, flags, transferred
+from audit.foreign import Foreign
 from audit.policy import Policy
 from audit.sanity import Sanity
 from audit.statistics import Proportion, load_entropy, load_of
@@ -25,7 +26,9 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
-def decide(evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy: Policy) -> Verdict:
+def decide(
+    evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy: Policy, foreign: Foreign | None = None
+) -> Verdict:
     """Holds what was found against the policy; accuracies count with the lower end of their interval."""
     bounds, gate = policy.thresholds, policy.attacks.gate_eps
     clean = Proportion.of(evaluation.clean & agreement.clean_right)
@@ -37,7 +40,7 @@ def decide(evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy:
             _accuracy("clean accuracy", "Unattacked", clean, bounds.clean_accuracy),
             _accuracy(
                 "robust accuracy",
-                f"Under all {len(evaluation.attacks)} attacks at eps {gate}/255",
+                f"Under all {len(set(evaluation.makers))} attacks at eps {gate}/255",
                 robust,
                 bounds.robust_accuracy,
             ),
@@ -57,7 +60,8 @@ def decide(evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy:
                 "Deployed runtime and audited twin give the same class and expert on "
                 f"{agreeing.successes} of {agreeing.n} clips, in the worst of the sets replayed.",
             ),
-            *([lead] if (lead := black_box(evaluation, gate / 255)) else []),
+            *black_box(evaluation, gate / 255),
+            *(transferred(foreign, sanity.chance) if foreign else ()),
             *flags(sanity, bounds.max_dead_gradients, bounds.min_second_choice),
         )
     )

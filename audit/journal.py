@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from runtime.errors import HardrouteError
 
 ROOT = Path(__file__).resolve().parent.parent
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Unit:
 
 
 class Journal:
-    """Units of one audit in a folder of their own.
+    """Units of one audit, dataclasses of arrays, in a folder of their own.
 
     Args:
         folder: where the folders of audits lie; made when the first unit is kept.
@@ -62,17 +63,17 @@ class Journal:
         """Whether there is a unit for these clips (indices); `find` tells whether it is whole."""
         return self._path(attack, eps, some).is_file()
 
-    def find(self, attack: str, eps: float, some: np.ndarray) -> Unit | None:
-        """The unit kept for these clips (indices); None if there is none, or it cannot be read whole."""
+    def find(self, attack: str, eps: float, some: np.ndarray, kind: type[Kept]) -> Kept | None:
+        """The unit of that kind kept for these clips (indices); None if there is none, or it cannot be read whole."""
         try:
             with np.load(self._path(attack, eps, some), allow_pickle=False) as kept:
                 if not np.array_equal(kept["some"], some):
                     return None
-                return Unit(**{field.name: kept[field.name] for field in fields(Unit)})
+                return kind(**{field.name: kept[field.name] for field in fields(kind)})  # type: ignore[arg-type]
         except (OSError, KeyError, ValueError, EOFError, BadZipFile):
             return None
 
-    def keep(self, attack: str, eps: float, some: np.ndarray, unit: Unit) -> None:
+    def keep(self, attack: str, eps: float, some: np.ndarray, unit: Any) -> None:
         """Writes a unit: it is there whole or not at all. Raises HardrouteError if it cannot be written."""
         path = self._path(attack, eps, some)
         try:

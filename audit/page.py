@@ -100,7 +100,7 @@ def _fallen(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation, g
             "becomes": classes[answer[n]] if answer[n] >= 0 else "no answer",
             "expert": int(evaluation.clean_route[n]),
             "expert_after": int(evaluation.adversarial_route[eps][n]),
-            "by": evaluation.attacks[evaluation.adversarial_by[eps][n]],
+            "by": evaluation.makers[evaluation.adversarial_by[eps][n]],
             "before": strip(clips.frames[n, frames]),
             "after": strip(evaluation.adversarial[eps][n, frames]),
             "change": strip(amplified(clips.frames[n, frames], evaluation.adversarial[eps][n, frames])),

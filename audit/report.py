@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit import figures, tables
-from audit.agreement import Agreement, worst_case
+from audit import figures, foreign, tables
+from audit.agreement import worst_case
 from audit.certificate import NAME, certificate, data_digest
-from audit.cost import spent
+from audit.cost import per_clip, spent
 from audit.evaluation import Evaluation
 from audit.page import render
 from audit.statistics import Proportion
@@ -66,6 +66,8 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "digest": data_digest(found.clips),
         },
         "thorough": evaluation.thorough,
+        "device": found.means.device,
+        "backend": found.means.backend,
         "policy": {"digest": policy.digest, "content": policy.model_dump(mode="json")},
         "threat_model": THREAT_MODEL,
         "attacks": [figures.attack_row(name, evaluation) for name in evaluation.attacks],
@@ -78,7 +80,12 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
         "router": {"experts": evaluation.experts, "clean": figures.load(evaluation.clean_route, evaluation.experts)},
         "tables": tables.build(evaluation, agreement, policy.attacks.gate_eps / 255, found.gflops),
         "gflops": found.gflops,
-        "cost": spent(evaluation.costs, len(evaluation)),
+        "transfer": found.foreign and found.foreign.as_dict(),
+        "cost": {
+            **spent(evaluation.costs, len(evaluation)),
+            "transfer": found.foreign and per_clip(found.foreign.matrix.passes, len(evaluation)),
+            "sanity": per_clip(sanity.passes, len(evaluation)),
+        },
         "agreement": {
             "clean": Proportion.of(agreement.clean).as_dict(),
             "lowest": agreement.lowest().as_dict(),
@@ -93,12 +100,13 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "probabilities": sanity.probabilities,
             "still": sanity.still.as_dict(),
             "far": sanity.far.as_dict(),
+            "clips": sanity.strength.clips,
             "comparisons": [{**asdict(each), "p": each.p} for each in sanity.strength.comparisons],
             "noise_only": sanity.strength.noise_only.as_dict(),
             "second_choice": [each.as_dict() for each in sanity.second],
             "chance": sanity.chance,
         },
-        "clips": _clips(found.clips, evaluation, agreement, bundle.manifest.classes),
+        "clips": _clips(found),
         "versions": _versions(),
     }
 
@@ -139,11 +147,17 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _clips(
-    clips: ClipArrays, evaluation: Evaluation, agreement: Agreement, classes: tuple[str, ...]
-) -> list[dict[str, Any]]:
+def _clips(found: Audit) -> list[dict[str, Any]]:
+    clips, evaluation, agreement = found.clips, found.evaluation, found.agreement
+    classes = found.bundle.manifest.classes
+
     def name(index: int) -> str | None:
         return classes[index] if index >= 0 else None
+
+    def felled_by(n: int, eps: float) -> list[str]:
+        own = [attack for attack in evaluation.attacks if not evaluation.per_attack[attack][eps][n]]
+        matrix = found.foreign and found.foreign.matrix
+        return list(dict.fromkeys(own + (foreign.felled_by(matrix, n) if matrix and eps >= matrix.eps else [])))
 
     held = {eps: worst_case(evaluation, agreement, eps) for eps in evaluation.eps}
     return [
@@ -153,11 +167,7 @@ def _clips(
             "label": classes[evaluation.labels[n]],
             "clean": {"label": name(evaluation.clean_label[n]), "expert": int(evaluation.clean_route[n])},
             "holds": {f"{eps * 255:g}": bool(held[eps][n]) for eps in evaluation.eps},
-            "felled_by": {
-                f"{eps * 255:g}": [a for a in evaluation.attacks if not evaluation.per_attack[a][eps][n]]
-                for eps in evaluation.eps
-                if evaluation.clean[n]
-            },
+            "felled_by": {f"{eps * 255:g}": felled_by(n, eps) for eps in evaluation.eps if evaluation.clean[n]},
         }
         for n, file in enumerate(clips.files)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,27 +27,28 @@ console = Console(highlight=False)
 
 
 class Show:
-    """Receives the progress of decoding and attacking."""
+    """Receives the progress of an audit, phase by phase, each with a bar of its own."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._decode = bars.add_task("decoding clips", total=None)
-        self._attack = bars.add_task("attacking", total=None, start=False)
+        self._tasks: dict[str, TaskID] = {}
 
-    def decoding(self, done: int, total: int) -> None:
-        self._bars.update(self._decode, completed=done, total=total)
+    def phase(self, name: str) -> Callable[..., None]:
+        """What to call with (done, total) and, if it changes, a word on what is being done."""
 
-    def attacking(self, done: int, total: int, what: str) -> None:
-        if not self._bars.tasks[self._attack].started:
-            self._bars.start_task(self._attack)
-        self._bars.update(self._attack, completed=done, total=total, description=escape(what))
+        def show(done: int, total: int, what: str = name) -> None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=total)
+            self._bars.update(self._tasks[name], completed=done, total=total, description=escape(what))
+
+        return show
 
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """Two bars on stderr with the time left; they vanish when done and never mix with the verdict."""
+    """Bars on stderr with the time left; they vanish when done and never mix with the verdict."""
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<30}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -88,6 +88,17 @@ class Proportion:
         return f"{100 * self.share:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
 
 
+def one_sided(first_only: int, second_only: int) -> float:
+    """Sign test on paired outcomes: how probable at least `first_only` of all that differ, were both sides equal."""
+    n = first_only + second_only
+    return sum(math.comb(n, k) for k in range(first_only, n + 1)) / 2**n
+
+
+def two_sided(first_only: int, second_only: int) -> float:
+    """Exact McNemar test: how probable a difference at least this large, on either side, were both sides equal."""
+    return min(1.0, 2 * one_sided(max(first_only, second_only), min(first_only, second_only)))
+
+
 def load_of(routes: np.ndarray, experts: int) -> np.ndarray:
     """Fraction of the clips that each expert gets: routes (N,) int -> (experts,) float, sums to 1."""
     return np.bincount(np.asarray(routes, dtype=np.int64), minlength=experts) / max(len(routes), 1)

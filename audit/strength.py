@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from audit.attacks import find_attack
 from audit.budget import verify
 from audit.chunk import AttackFunction, judge
-from audit.statistics import Proportion
+from audit.statistics import Proportion, one_sided
 from models import VideoMoE
 
 # Scale-free, through the dispatch as deployed: neither saturation nor a gate's scaling excuses its failure.
@@ -37,16 +36,16 @@ class Comparison:
     @property
     def p(self) -> float:
         """One-sided sign test: how probable so many surprises are if neither attack is the stronger."""
-        n = self.weaker_only + self.stronger_only
-        return sum(comb(n, k) for k in range(self.weaker_only, n + 1)) / 2**n
+        return one_sided(self.weaker_only, self.stronger_only)
 
 
 @dataclass(frozen=True)
 class Strength:
-    """`comparisons` of attacks; `noise_only`: clips that random noise fells and the whole suite does not."""
+    """`comparisons` of attacks on n `clips`; `noise_only`: those that noise fells and the whole suite does not."""
 
     comparisons: tuple[Comparison, ...]
     noise_only: Proportion
+    clips: int
 
 
 def compare(
@@ -58,21 +57,28 @@ def compare(
     steps: int,
     seed: int = 0,
     probe: Callable[..., Tensor] | None = None,
+    batch_size: int = 32,
+    tick: Callable[[int], None] = lambda steps: None,
 ) -> Strength:
     """Attacks clips x (N, 3, T, H, W) with labels y (N,) with one attack at several strengths, and with noise.
 
     Args:
         robust: (N,) bool: right under every attack of the suite at `eps`.
         probe: the attack, by default PROBE. The model must be frozen and in eval mode.
+        tick: called with the steps times clips just done, of `work(steps)` for each clip in all.
     """
     row = find_attack(PROBE)
     attack = probe or row
     once = probe or row.but(single_step=True)
 
     def felled(function: AttackFunction, radius: float, iterations: int) -> np.ndarray:
-        x_adv = function(model, x.clone(), y.clone(), eps=radius, steps=iterations, seed=seed)
-        verify("strength", x, x_adv, radius)
-        return judge(model, x_adv.detach(), y).label != y.cpu().numpy()
+        found = []
+        for clips, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            x_adv = function(model, clips.clone(), labels.clone(), eps=radius, steps=iterations, seed=seed)
+            verify("strength", clips, x_adv, radius)
+            found.append(judge(model, x_adv.detach(), labels).label != labels.cpu().numpy())
+            tick(iterations * len(clips))
+        return np.concatenate(found)
 
     strong = felled(attack, eps, steps)
     pairs = (
@@ -87,4 +93,10 @@ def compare(
             for weaker, stronger, first, second in pairs
         ),
         Proportion.of(noisy & robust),
+        len(x),
     )
+
+
+def work(steps: int) -> int:
+    """Steps that `compare` takes for each clip."""
+    return steps + steps + 1 + 2 * steps + steps

@@ -37,6 +37,7 @@ def build(evaluation: Evaluation, agreement: Agreement, gate: float, gflops: dic
     """`by_part`, `this_model` and `ablation`, each null unless its attacks were run on every clean-correct clip.
 
     Cells are proportions of all clips, with n and interval; `lips_r` and `lips_j` are means of norm ratios.
+    `this_model` is of the gate's eps, and has the same of every eps in `by_eps`.
     """
     return {
         "by_part": _by_part(evaluation),
@@ -67,15 +68,17 @@ def _this_model(
     columns = {title: lists[0] for title, lists in ran.items() if lists}
     if not columns:
         return None
-    accuracies = {
-        title: np.logical_and.reduce([evaluation.per_attack[name][gate] for name in names])
-        for title, names in columns.items()
-    }
-    cells = {"CLEAN": evaluation.clean} | accuracies | {"worst case": worst_case(evaluation, agreement, gate)}
-    return {
-        "eps_255": round(gate * 255, 6),
-        "accuracy": {title: Proportion.of(outcomes).as_dict() for title, outcomes in cells.items()},
-        "lips_r": summary(evaluation.measures["tlga-r"][gate].router_slope) if "TLGA-R" in columns else None,
-        "lips_j": summary(evaluation.measures["j-tlga"][gate].model_slope) if "J-TLGA" in columns else None,
-        "gflops": gflops,
-    }
+
+    def row(eps: float) -> dict[str, Any]:
+        cells = {"CLEAN": evaluation.clean}
+        for title, names in columns.items():
+            cells[title] = np.logical_and.reduce([evaluation.per_attack[name][eps] for name in names])
+        cells["worst case"] = worst_case(evaluation, agreement, eps)
+        return {
+            "eps_255": round(eps * 255, 6),
+            "accuracy": {title: Proportion.of(outcomes).as_dict() for title, outcomes in cells.items()},
+            "lips_r": summary(evaluation.measures["tlga-r"][eps].router_slope) if "TLGA-R" in columns else None,
+            "lips_j": summary(evaluation.measures["j-tlga"][eps].model_slope) if "J-TLGA" in columns else None,
+        }
+
+    return {**row(gate), "gflops": gflops, "by_eps": [row(eps) for eps in evaluation.eps]}

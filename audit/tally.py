@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from audit.chunk import Answer, AttackFunction, attack_chunk, judge
+from audit.chunk import Answer, AttackFunction, attack_by_name, attack_chunk, judge
 from audit.cost import KINDS, Cost, Passes
 from audit.eightbit import to_frames
+from audit.jobs import Job
 from audit.journal import Unit
 from audit.measures import Measures
 from audit.untouched import device_of
-from audit.workers import Workers
 from models import VideoMoE
 
 ByEps = dict[float, np.ndarray]
@@ -70,10 +70,17 @@ class Tally:
         x, y, smallest = self.x[some], self.y[some], self.margin[radius][some]
         return attack_chunk(self.model, attack, name, radius, x, y, smallest, steps, seed, self._passes)
 
-    def submit(self, pool: Workers, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Future[Unit]:
-        """The same in another process, later."""
-        x, y, smallest = self.x[some].cpu().numpy(), self.y[some].cpu().numpy(), self.margin[radius][some]
-        return pool.submit(name, radius, x, y, smallest, steps, seed)
+    def job(
+        self, attack: AttackFunction, name: str, radius: float, some: np.ndarray, steps: int, seed: int
+    ) -> Job[Unit]:
+        """The same as a job; another process finds the attack by its name."""
+
+        def arguments() -> tuple[object, ...]:
+            x, y = self.x[some].cpu().numpy(), self.y[some].cpu().numpy()
+            return name, radius, x, y, self.margin[radius][some], steps, seed
+
+        here = partial(self.attack, attack, name, radius, some, steps, seed)
+        return Job(name, radius, some, here, attack_by_name, arguments)
 
     def enter(self, name: str, radius: float, some: np.ndarray, unit: Unit) -> None:
         """Enters what `attack` found for the clips `some`; call it in the order of the attacks and radii."""

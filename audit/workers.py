@@ -1,45 +1,41 @@
-"""Several processes that attack chunks of one evaluation side by side, with the same result as one."""
+"""Several processes that attack chunks of one audit side by side, with the same result as one."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-from audit.attacks import find_attack
-from audit.attacks.loop import frozen
-from audit.chunk import attack_chunk
-from audit.cost import counted
-from audit.journal import Unit
 from models import VideoMoE
 
-# In a worker: its own copy of the model, built once.
-_model: VideoMoE | None = None
+Result = TypeVar("Result")
+Models = Mapping[str, VideoMoE]
+
+# In a worker: its own copy of the models, built once.
+_models: Models | None = None
 
 
 class Workers:
-    """A pool of processes that each hold the model; attacks are named, as they cannot be sent."""
+    """A `Pool` of processes on this machine."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def submit(
-        self, name: str, radius: float, x: np.ndarray, y: np.ndarray, smallest: np.ndarray, steps: int, seed: int
-    ) -> Future[Unit]:
-        """As `audit.chunk.attack_chunk` with the attack `name` of ATTACKS, later; arrays in place of tensors."""
-        return self._pool.submit(_attack, name, radius, x, y, smallest, steps, seed)
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """See `audit.jobs.Pool`."""
+        return self._pool.submit(_run, function, *arguments)
 
 
 @contextmanager
-def workers(count: int, build: Callable[[], VideoMoE]) -> Iterator[Workers | None]:
-    """A pool of `count` processes in which `build` (a function that can be sent) gives the model; None for one.
+def workers(count: int, build: Callable[[], Models]) -> Iterator[Workers | None]:
+    """A pool of `count` processes in which `build` (a function that can be sent) gives the models; None for one.
 
     The processor's threads are shared out among them. They end with the block, and with a parent that is killed.
     """
@@ -59,11 +55,11 @@ def workers(count: int, build: Callable[[], VideoMoE]) -> Iterator[Workers | Non
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(build: Callable[[], VideoMoE], threads: int) -> None:
-    global _model
+def _begin(build: Callable[[], Models], threads: int) -> None:
+    global _models
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _model = build()
+    _models = build()
 
 
 def _end_with_parent() -> None:
@@ -73,21 +69,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _attack(
-    name: str, radius: float, x: np.ndarray, y: np.ndarray, smallest: np.ndarray, steps: int, seed: int
-) -> Unit:
-    if _model is None:
-        raise RuntimeError("a worker was asked before it had its model")
-    with frozen(_model), counted(_model) as passes:
-        return attack_chunk(
-            _model,
-            find_attack(name),
-            name,
-            radius,
-            torch.from_numpy(x),
-            torch.from_numpy(y),
-            smallest,
-            steps,
-            seed,
-            passes,
-        )
+def _run(function: Callable[..., Result], *arguments: Any) -> Result:
+    if _models is None:
+        raise RuntimeError("a worker was asked before it had its models")
+    return function(_models, *arguments)

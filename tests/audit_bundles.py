@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from audit import twins
 from models import VideoMoE
 from runtime import write_manifest
 from runtime.clips import decode, to_network
@@ -32,13 +34,14 @@ def twin_of(tiny: bundles.TinyBundle) -> VideoMoE:
     return VideoMoE(LinearTwin(tiny.router), [LinearTwin(expert) for expert in tiny.experts]).eval()
 
 
-def bundle_with_twin(root: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> VideoMoE:
+def bundle_with_twin(root: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0, **fields: Any) -> VideoMoE:
     """Writes a tiny bundle. The twin is linear, which no checkpoint can be, so `load_twin` is replaced."""
-    tiny = bundles.make_bundle(root, seed=seed)
+    tiny = bundles.make_bundle(root, seed=seed, **fields)
     (root / "twin.safetensors").write_bytes(b"")
     (root / "twin.json").write_text("{}")
     reseal(root, twin={"weights": "twin.safetensors", "config": "twin.json"})
-    monkeypatch.setattr("audit.certify.load_twin", lambda folder: twin_of(tiny))
+    known = twins.load_twin
+    monkeypatch.setattr(twins, "load_twin", lambda folder: twin_of(tiny) if folder == root else known(folder))
     return twin_of(tiny)
 
 

@@ -235,7 +235,7 @@ def test_progress_counts_up_to_the_whole() -> None:
         progress=lambda *at: seen.append(at),
     )
     done = [at[0] for at in seen]
-    assert done == sorted(done) and seen[-1][:2] == (40, 40) and seen[0][2] == "fgsm at 1/255"
+    assert done == sorted(done) and seen[-1][:2] == (60, 60) and seen[0][2] == "fgsm at 1/255"
 
 
 @pytest.mark.parametrize(

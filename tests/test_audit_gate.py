@@ -80,7 +80,7 @@ def test_each_bound_refuses_alone(sound: Found, name: str, bounds: dict[str, flo
 
 
 def strength(*comparisons: Comparison, noise: int = 0) -> Strength:
-    return Strength((Comparison("half", "all", 0, 3), *comparisons), Proportion(noise, 24))
+    return Strength((Comparison("half", "all", 0, 3), *comparisons), Proportion(noise, 24), 24)
 
 
 SIGNS: list[tuple[str, dict[str, Any]]] = [
@@ -90,7 +90,7 @@ SIGNS: list[tuple[str, dict[str, Any]]] = [
     ("unsaturated outputs", {"probabilities": True}),
     ("nothing at eps 0", {"still": Proportion(23, 24)}),
     ("noise is weaker", {"strength": strength(noise=1)}),
-    ("stronger is stronger", {"strength": strength(Comparison("one step", "ten", 7, 0))}),
+    ("stronger is stronger", {"strength": strength(Comparison("one step", "ten", 8, 0))}),
     ("attacks bite", {"far": Proportion(50, 60)}),
     ("repeatable", {"repeat_difference": 1e-3}),
     ("repeatable", {"repeat_difference": float("nan")}),
@@ -102,6 +102,14 @@ SIGNS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "signs"), SIGNS)
 def test_each_sign_refuses_alone(sound: Found, name: str, signs: dict[str, Any]) -> None:
     assert replace(sound, sanity=replace(sound.sanity, **signs)).failed() == [name]
+
+
+def test_a_surprise_counts_against_all_comparisons_together(sound: Found) -> None:
+    """p is 1/128: below 1 % for one comparison, not for the worse of two."""
+    seven = strength(Comparison("one step", "ten", 7, 0))
+    assert replace(sound, sanity=replace(sound.sanity, strength=seven)).failed() == []
+    alone = replace(seven, comparisons=seven.comparisons[1:])
+    assert replace(sound, sanity=replace(sound.sanity, strength=alone)).failed() == ["stronger is stronger"]
 
 
 def test_without_a_bound_a_second_choice_must_beat_chance(sound: Found) -> None:

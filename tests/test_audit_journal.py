@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The command line with the linear twin of tests/audit_bundles.py, and slow enough to be killed between units.
 SLOW = """
 import sys, time
-import audit.certify, audit.journal
+import audit.certify, audit.journal, audit.twins
 from audit.__main__ import app
 from runtime.errors import main
 from tests import bundles
@@ -35,7 +35,7 @@ from tests.audit_bundles import twin_of
 from pathlib import Path
 
 tiny = bundles.make_bundle(Path(sys.argv.pop(1)))
-audit.certify.load_twin = lambda folder: twin_of(tiny)
+audit.twins.load_twin = lambda folder: twin_of(tiny)
 pause, keep, attack = float(sys.argv.pop(1)), audit.journal.Journal.keep, audit.tally.Tally.attack
 
 def slowly(*args):
@@ -71,13 +71,13 @@ def same(one: Unit, other: Unit) -> bool:
 
 def test_a_unit_is_found_as_it_was_kept_and_only_for_its_clips(tmp_path: Path) -> None:
     book, some = Journal(tmp_path, "k"), np.array([1, 4, 5])
-    assert book.find("pgd", 0.1, some) is None and not any(tmp_path.iterdir())
+    assert book.find("pgd", 0.1, some, Unit) is None and not any(tmp_path.iterdir())
     book.keep("pgd", 0.1, some, unit())
-    found = book.find("pgd", 0.1, some)
+    found = book.find("pgd", 0.1, some, Unit)
     assert found is not None and same(found, unit())
     for attack, eps, clips in (("fgsm", 0.1, some), ("pgd", 0.2, some), ("pgd", 0.1, some[:2])):
-        assert book.find(attack, eps, clips) is None
-    assert Journal(tmp_path, "other").find("pgd", 0.1, some) is None
+        assert book.find(attack, eps, clips, Unit) is None
+    assert Journal(tmp_path, "other").find("pgd", 0.1, some, Unit) is None
 
 
 @pytest.mark.parametrize("left", [0, 10, 0.5, -1])
@@ -87,7 +87,7 @@ def test_half_a_unit_is_none(tmp_path: Path, left: float) -> None:
     (path,) = (tmp_path / "k").iterdir()
     data = path.read_bytes()
     path.write_bytes(data[: int(left * len(data)) if isinstance(left, float) else left])
-    assert book.find("pgd", 0.1, some) is None
+    assert book.find("pgd", 0.1, some, Unit) is None
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

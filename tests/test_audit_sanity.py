@@ -138,7 +138,7 @@ def audit(model: VideoMoE) -> tuple[Sanity, dict[str, str]]:
     """What was found, and the checks that refuse, with their sentences."""
     x, y = class_clips(48)
     evaluation = evaluate(model, x, y, eps=(EPS,), suite="standard", steps=5)
-    sanity = inspect(model, x, y, evaluation.robust[EPS], EPS, steps=5)
+    sanity = inspect(model, x, y, evaluation.robust[EPS], EPS, steps=5, clean=evaluation.clean)
     right = evaluation.adversarial_label[EPS] == evaluation.labels
     same = np.ones(len(x), bool)
     policy = Policy.load("standard")
@@ -159,7 +159,7 @@ def test_a_sound_model_is_not_refused() -> None:
     assert refused == {}
     assert sanity.training == () and sanity.dead_gradients.successes == sanity.dead_router.successes == 0
     assert sanity.repeat_difference == 0 and sanity.batch_difference < 1e-5
-    assert sanity.far.n == 16 and sanity.far.successes == 0 and sanity.chance == pytest.approx(1 / 3)
+    assert sanity.far.n == 48 and sanity.far.successes == 0 and sanity.chance == pytest.approx(1 / 3)
     assert sum(found.n for found in sanity.second) == 48
 
 

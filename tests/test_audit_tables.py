@@ -111,7 +111,7 @@ def test_a_thorough_audit_puts_its_tables_on_the_page(
     audited.policy.write_text(
         audited.policy.read_text().replace('"quick"', '"paper"').replace("clips = 100", "clips = 12")
     )
-    titles = ("This model in one row", "Accuracy by the part attacked", "What each ingredient of J-TLGA adds")
+    titles = ("This model, attack by attack", "Accuracy by the part attacked", "What each ingredient of J-TLGA adds")
     assert audited.run() == 0, audited.stderr
     text, report = visible_text(audited.out / "report.html"), audited.report()
     assert not any(title in text for title in titles) and "rows cannot be compared" in text

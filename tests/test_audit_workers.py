@@ -16,6 +16,7 @@ import torch
 
 from audit import evaluate
 from audit.journal import Journal
+from audit.sources import AUDITED
 from audit.workers import Workers, workers
 from models import VideoMoE
 from tests.audit_models import answers, eight_bit_clips, mixture
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.slow  # each process imports torch
 EPS = (1 / 255, 3 / 255)
 
 
-def build() -> VideoMoE:
+def build() -> dict[str, VideoMoE]:
     torch.manual_seed(0)
-    return mixture()
+    return {AUDITED: mixture()}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def pool() -> Iterator[Workers]:
 
 @pytest.mark.parametrize("thorough", [False, True])
 def test_two_processes_find_what_one_finds(pool: Workers, tmp_path: Path, thorough: bool) -> None:
-    model, x = build(), eight_bit_clips(30)
+    model, x = build()[AUDITED], eight_bit_clips(30)
     y = answers(model, x)
     one = evaluate(model, x, y, eps=EPS, suite="standard", steps=3, batch_size=7, thorough=thorough)
     book = Journal(tmp_path, "k")
@@ -61,7 +62,7 @@ def test_two_processes_find_what_one_finds(pool: Workers, tmp_path: Path, thorou
 
 
 def test_attacks_are_sent_by_name(pool: Workers) -> None:
-    model, x = build(), eight_bit_clips(2)
+    model, x = build()[AUDITED], eight_bit_clips(2)
     with pytest.raises(ValueError, match="by name"):
         evaluate(model, x, answers(model, x), suite={"pgd": lambda model, x, y, **rest: x}, pool=pool)
 

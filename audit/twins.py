@@ -1,0 +1,24 @@
+"""The networks that an audit attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from audit.device import open_device
+from models import VideoMoE, load_twin
+from runtime.bundle import Bundle
+from runtime.errors import BundleError
+
+
+def load_twins(folders: Mapping[str, Path], device: str = "cpu") -> dict[str, VideoMoE]:
+    """Twins by name, in eval mode on `device`. Raises BundleError, BackendError."""
+    where = open_device(device)
+    return {name: load_twin(folder).to(where) for name, folder in folders.items()}
+
+
+def require_shape(model: VideoMoE, bundle: Bundle) -> None:
+    """Raises BundleError for a twin of another number of experts than its bundle."""
+    found, said = len(model.experts), len(bundle.manifest.experts)
+    if found != said:
+        raise BundleError(f"bundle {bundle.root}: its twin has {found} experts, its manifest {said}; export it again")

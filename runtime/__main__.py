@@ -39,10 +39,11 @@ def predict(
     backend: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
+    digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
     with RouteLog(log) if log else nullcontext() as route_log:
-        engine = Engine.load(bundle, backend, threads=threads)
+        engine = Engine.load(bundle, backend, threads=threads, digest=digest)
         table = PredictionTable([video.name for video in videos], engine.classes)
         failures = 0
         for video in videos:

@@ -57,6 +57,7 @@ class Engine:
         backend: str | Backend = "cpu",
         verify: bool = True,
         threads: int | None = None,
+        digest: str | None = None,
     ) -> Engine:
         """Opens a bundle, loads its router and all experts, and lets them answer the stored probes.
 
@@ -66,12 +67,16 @@ class Engine:
             verify: replay the probes. Without it the networks may answer otherwise than where they were
                 exported, and nobody notices.
             threads: CPU threads of one network at a time; None: one per core.
+            digest: the bundle's digest as it was certified; any other bundle is refused. See `Bundle.open`.
 
         Raises:
             BundleError: the bundle is broken or changed, or does not answer its probes as it should.
             BackendError: the backend is unknown or cannot run here; there is no fallback to another one.
         """
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle, digest)
+        elif digest is not None:
+            bundle.require_digest(digest)
         library = open_backend(backend, threads) if isinstance(backend, str) else backend
         engine = cls(Networks.load(bundle, library), backend if isinstance(backend, str) else type(backend).__name__)
         if verify:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import Bundle, BundleError, Probes, write_manifest
+from runtime import Bundle, BundleError, Engine, Probes, write_manifest
 from runtime.seal import write_sealed
 from tests.bundles import (
     CONTRACT,
@@ -175,6 +175,10 @@ def test_a_pinned_digest_tells_another_whole_bundle(tiny: TinyBundle) -> None:
     Bundle.open(tiny.root)
     with pytest.raises(BundleError, match="not the pinned one"):
         Bundle.open(tiny.root, digest)
+    for bundle in (tiny.root, Bundle.open(tiny.root)):
+        Engine.load(bundle, digest=digest_of(tiny.root)).close()
+        with pytest.raises(BundleError, match="not the pinned one"):
+            Engine.load(bundle, digest=digest)
     for short in ("", digest[:12], digest + "0", "x" * 64):
         with pytest.raises(BundleError, match="all 64 hex digits"):
             Bundle.open(tiny.root, short)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from runtime.clips import ClipContract, DecodedClip, Limits, decode, to_network
 from runtime.errors import ClipError, EngineError
 from runtime.networks import Networks
 from runtime.prediction import Prediction, Timing
+
+if TYPE_CHECKING:
+    from runtime.streams import Stream
+    from runtime.streams.release import Log, Watcher
 
 _SCRATCH_BYTES: Final = 64 * 2**20
 
@@ -133,6 +137,23 @@ class Engine:
         networks = self._open()
         self.check(frames)
         return networks.predict(frames, self._floats(len(frames))) if len(frames) else []
+
+    def stream(
+        self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
+    ) -> Stream:
+        """Classifies a video without end, window by window: an iterator of `runtime.streams.StreamEvent`.
+
+        Args:
+            source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
+            log, watch: a `RouteLog` and a `Watch`; an answer comes out once its line is written.
+            settings: fields of `runtime.streams.StreamSettings`, such as `seconds`, `stride` and `policy`.
+
+        Raises:
+            HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
+        """
+        from runtime.streams import Stream, StreamSettings  # they stand on the engine
+
+        return Stream(self, source, StreamSettings(**settings), log=log, watch=watch)
 
     def route(self, frames: np.ndarray) -> np.ndarray:
         """The first half of `predict_batch`: the router's scores (N, M) float32; a clip's expert is their argmax.

@@ -1,0 +1,66 @@
+"""What a stream tells: an answer for every window, and what happened to the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.prediction import Prediction
+
+Kind = Literal["window", "clip", "source-lost", "source-back", "end"]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamEvent:
+    """One thing that happened to a source, in its order.
+
+    Attributes:
+        source: its name; a URL without user, password and query.
+        kind: "window": it was answered, or `error` says why not. "clip": a file of the source cannot be used, or not
+            to its end. "source-lost", "source-back": a live source went away and came back. "end": nothing follows.
+        index: the window's number in this source, from 0; numbers that are missing were dropped. None: no window.
+        video: which file of a folder, or which connection of a live source, from 0. A jump of the clock counts too.
+        start, end: the window, in seconds from the first frame of `video`; end is not part of it.
+        prediction: the answer; None where there is none.
+        error: one line for a person; None where nothing went wrong.
+        dropped: windows that were given up since the event before, because nobody could take them in time.
+        corrupt: frames that could not be converted since the event before.
+        alarms: kinds of the alarms that the watch raised on this answer.
+    """
+
+    source: str
+    kind: Kind
+    index: int | None = None
+    video: int = 0
+    start: float = 0.0
+    end: float = 0.0
+    prediction: Prediction | None = None
+    error: str | None = None
+    dropped: int = 0
+    corrupt: int = 0
+    alarms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """What became of a source so far.
+
+    Once it has ended, windows = answered + failed + dropped.
+
+    Attributes:
+        frames: read. corrupt: of these, could not be converted.
+        windows: were cut. answered, failed, dropped: what became of them.
+        unusable: files or connections that ended with an error, or could not be opened.
+        jumps: of the source's clock, beyond what a frame may stay on display.
+        reconnects: of a live source, that gave a frame again.
+    """
+
+    frames: int = 0
+    corrupt: int = 0
+    windows: int = 0
+    answered: int = 0
+    failed: int = 0
+    dropped: int = 0
+    unusable: int = 0
+    jumps: int = 0
+    reconnects: int = 0

@@ -1,0 +1,80 @@
+"""The way out of an answer: the watch sees it, the log has its line, and only then it is heard of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Protocol
+
+from runtime.errors import HardrouteError
+from runtime.prediction import Prediction
+from runtime.routelog import EventRecord, Record, RouteRecord, Window
+from runtime.streams.events import StreamEvent
+
+_logger = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """What of `RouteLog` is needed."""
+
+    def submit(self, record: Record) -> Future[Any]: ...
+
+
+class Watcher(Protocol):
+    """What of `Watch` is needed; an alarm has a `kind`."""
+
+    def observe(self, prediction: Prediction, source: str = "") -> Sequence[Any]: ...
+
+
+class Release:
+    """Lets events go, each after its line in the log is written. Lanes call it, each in a thread of its own.
+
+    Args:
+        bundle_digest: for the log.
+        listener: called with each event. If it raises, that is logged by `logging` and goes no further.
+    """
+
+    def __init__(
+        self, bundle_digest: str, log: Log | None, watch: Watcher | None, listener: Callable[[StreamEvent], object]
+    ) -> None:
+        self._digest, self._log, self._watch, self._listener = bundle_digest, log, watch, listener
+
+    def __call__(self, event: StreamEvent) -> StreamEvent:
+        """The event as it went: without its answer if the log took no line, for what someone acts on must have one."""
+        if self._watch and event.prediction:
+            alarms = self._watch.observe(event.prediction, event.source)
+            event = replace(event, alarms=tuple(alarm.kind for alarm in alarms))
+        if self._log:
+            event = self._write(self._log, event)
+        try:
+            self._listener(event)
+        except Exception:
+            _logger.exception("the listener of stream %s failed on window %s", event.source, event.index)
+        return event
+
+    def _write(self, log: Log, event: StreamEvent) -> StreamEvent:
+        try:
+            written = [log.submit(record) for record in records(event, self._digest)]
+            for line in written:
+                line.result()
+        except HardrouteError as error:
+            return replace(event, prediction=None, error=event.error or f"no answer without its line: {error}")
+        return event
+
+
+def records(event: StreamEvent, bundle_digest: str) -> Iterator[Record]:
+    """What a log says about an event: a line for the windows dropped before it, and one for itself."""
+    window: Window | None = None
+    if event.index is not None:
+        window = {"index": event.index, "start": event.start, "end": event.end}
+    if event.dropped:
+        yield EventRecord.now("dropped", count=event.dropped, stream=event.source, bundle_digest=bundle_digest)
+    if event.prediction:
+        yield RouteRecord.from_prediction(
+            event.prediction, bundle_digest, stream=event.source, window=window, alarms=event.alarms
+        )
+    elif event.kind != "end" or event.error:
+        word = "error" if event.kind in ("window", "end") else event.kind
+        yield EventRecord.now(word, error=event.error, stream=event.source, window=window, bundle_digest=bundle_digest)

@@ -15,10 +15,12 @@ from runtime.errors import ClipError
 from runtime.routelog import RouteLog, RouteRecord
 from runtime.routelog import commands as log_commands
 from runtime.service.commands import serve
+from runtime.streams.commands import stream
 from runtime.table import PredictionTable, describe
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.command()(serve)
+app.command()(stream)
 app.add_typer(log_commands.app, name="log")
 
 BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]

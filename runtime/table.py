@@ -26,7 +26,7 @@ class PredictionTable:
     def row(self, prediction: Prediction) -> str:
         """One clip's line; the first one comes with the header above it."""
         cells = (
-            _fit(prediction.clip, self._name),
+            fit(prediction.clip, self._name),
             prediction.label,
             f"{prediction.probability:.3f}",
             str(prediction.route.expert),
@@ -76,7 +76,8 @@ def describe(bundle: Bundle) -> str:
     return "\n".join(f"{fact:<10} {value}" for fact, value in facts.items())
 
 
-def _fit(name: str, width: int) -> str:
+def fit(name: str, width: int) -> str:
+    """A name as plain text of at most `width` characters."""
     # A file name may hold anything; on a terminal it must stay text on one line.
     name = "".join(character if character.isprintable() else "?" for character in name)
     return name if len(name) <= width else name[: width - 3] + "..."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.prediction import Prediction
+from runtime.routelog import Record
 
 Kind = Literal["window", "clip", "source-lost", "source-back", "end"]
 
@@ -22,10 +23,12 @@ class StreamEvent:
         video: which file of a folder, or which connection of a live source, from 0. A jump of the clock counts too.
         start, end: the window, in seconds from the first frame of `video`; end is not part of it.
         prediction: the answer; None where there is none.
+        abstained: the answer is withheld, not to be acted upon: the router hesitated too much.
         error: one line for a person; None where nothing went wrong.
         dropped: windows that were given up since the event before, because nobody could take them in time.
         corrupt: frames that could not be converted since the event before.
         alarms: kinds of the alarms that the watch raised on this answer.
+        records: its lines, as they stand in the log if there is one.
     """
 
     source: str
@@ -35,10 +38,12 @@ class StreamEvent:
     start: float = 0.0
     end: float = 0.0
     prediction: Prediction | None = None
+    abstained: bool = False
     error: str | None = None
     dropped: int = 0
     corrupt: int = 0
     alarms: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class StreamCounts:
     Attributes:
         frames: read. corrupt: of these, could not be converted.
         windows: were cut. answered, failed, dropped: what became of them.
+        abstained: of the answers, withheld.
         unusable: files or connections that ended with an error, or could not be opened.
         jumps: of the source's clock, beyond what a frame may stay on display.
         reconnects: of a live source, that gave a frame again.
@@ -59,6 +65,7 @@ class StreamCounts:
     corrupt: int = 0
     windows: int = 0
     answered: int = 0
+    abstained: int = 0
     failed: int = 0
     dropped: int = 0
     unusable: int = 0

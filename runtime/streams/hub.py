@@ -16,7 +16,7 @@ from runtime.streams.channel import Channel
 from runtime.streams.events import StreamCounts, StreamEvent
 from runtime.streams.lane import Lane
 from runtime.streams.reader import Reader
-from runtime.streams.release import Log, Release, Watcher
+from runtime.streams.release import Abstain, Log, Release, Watcher
 from runtime.streams.settings import StreamSettings
 from runtime.streams.source import open_source
 
@@ -43,6 +43,7 @@ class Hub:
         engine: stays the caller's, like `log` and `watch`: close it after the hub.
         log: a `RouteLog`; gets a line for each answer and for what else happens, dropped windows too.
         watch: a `Watch`; sees each answer.
+        abstain: an `Abstain`, or whatever says of an answer whether to withhold it.
         on_event: called with each `StreamEvent`, in the source's own thread: one that is slow holds up that source
             only. Without it, iterate over the hub.
         batcher: one that others use too; without it the hub makes its own of the next two arguments.
@@ -60,6 +61,7 @@ class Hub:
         *,
         log: Log | None = None,
         watch: Watcher | None = None,
+        abstain: Abstain | None = None,
         on_event: Callable[[StreamEvent], object] | None = None,
         batcher: MicroBatcher | None = None,
         max_batch: int = 8,
@@ -67,7 +69,8 @@ class Hub:
     ) -> None:
         self._engine = engine
         self._channel = None if on_event else Channel(64)
-        self._release = Release(engine.bundle.digest, log, watch, on_event or self._channel.put)  # type: ignore[union-attr]
+        listener = on_event or self._channel.put  # type: ignore[union-attr]
+        self._release = Release(engine.bundle.digest, log, watch, abstain, listener)
         self._own_batcher = batcher is None
         # What waits is bounded by the lanes, source by source, so that a crowd of others cannot keep one out.
         self._batcher = batcher or MicroBatcher(engine, max_batch, max_wait, max_pending=None)

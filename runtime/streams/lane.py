@@ -153,7 +153,7 @@ class Lane:
             try:
                 event = replace(event, prediction=_named(flight.answer.result(), flight.window))
             except Exception as error:  # whatever it was, it is this window's
-                event = replace(event, error=str(error) or type(error).__name__)
+                event = replace(event, error=str(HardrouteError(error)) or type(error).__name__)
         elif flight.error:
             event = replace(event, error=flight.error)
         with self._turn:
@@ -162,7 +162,7 @@ class Lane:
         event = self._release(replace(event, dropped=now.dropped - told.dropped, corrupt=now.corrupt - told.corrupt))
         if event.kind == "window":
             answered = event.prediction is not None
-            self.count(answered=int(answered), failed=int(not answered))
+            self.count(answered=int(answered), abstained=int(event.abstained), failed=int(not answered))
 
     def _count(self, **more: int) -> None:
         # Replaced as a whole, so that a reader without the lock never sees half of a change.

@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.clips import ClipContract
 from runtime.clips.sampling import Clock
-from runtime.errors import ClipError
+from runtime.errors import ClipError, HardrouteError
 from runtime.streams.events import Kind
 from runtime.streams.pace import Pauses, RateLimit, Stopwatch
 from runtime.streams.settings import MAX_HOLD, StreamSettings
@@ -75,7 +75,8 @@ class Reader:
             error = self._read_all()
         except Exception as failure:  # a source may be anybody's code; it must not take the others with it
             self._sink.count(unusable=1)
-            error = f"{self._source.name}: the source failed with {type(failure).__name__}: {failure}"
+            text = f"{self._source.name}: the source failed with {type(failure).__name__}: {failure}"
+            error = str(HardrouteError(text))
         finally:
             self._sink.note("end", error, max(0, self._video))
 

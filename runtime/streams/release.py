@@ -13,6 +13,8 @@ from runtime.prediction import Prediction
 from runtime.routelog import EventRecord, Record, RouteRecord, Window
 from runtime.streams.events import StreamEvent
 
+Abstain = Callable[[Prediction], bool]
+
 _logger = logging.getLogger(__name__)
 
 
@@ -33,19 +35,29 @@ class Release:
 
     Args:
         bundle_digest: for the log.
+        abstain: whether an answer is withheld, such as `runtime.watch.Abstain`.
         listener: called with each event. If it raises, that is logged by `logging` and goes no further.
     """
 
     def __init__(
-        self, bundle_digest: str, log: Log | None, watch: Watcher | None, listener: Callable[[StreamEvent], object]
+        self,
+        bundle_digest: str,
+        log: Log | None,
+        watch: Watcher | None,
+        abstain: Abstain | None,
+        listener: Callable[[StreamEvent], object],
     ) -> None:
-        self._digest, self._log, self._watch, self._listener = bundle_digest, log, watch, listener
+        self._digest, self._log, self._watch, self._abstain = bundle_digest, log, watch, abstain
+        self._listener = listener
 
     def __call__(self, event: StreamEvent) -> StreamEvent:
         """The event as it went: without its answer if the log took no line, for what someone acts on must have one."""
         if self._watch and event.prediction:
             alarms = self._watch.observe(event.prediction, event.source)
             event = replace(event, alarms=tuple(alarm.kind for alarm in alarms))
+        if self._abstain and event.prediction:
+            event = replace(event, abstained=self._abstain(event.prediction))
+        event = replace(event, records=tuple(_records(event, self._digest)))
         if self._log:
             event = self._write(self._log, event)
         try:
@@ -56,15 +68,15 @@ class Release:
 
     def _write(self, log: Log, event: StreamEvent) -> StreamEvent:
         try:
-            written = [log.submit(record) for record in records(event, self._digest)]
-            for line in written:
+            for line in [log.submit(record) for record in event.records]:
                 line.result()
         except HardrouteError as error:
-            return replace(event, prediction=None, error=event.error or f"no answer without its line: {error}")
+            why = event.error or f"no answer without its line: {error}"
+            return replace(event, prediction=None, abstained=False, error=why, records=())
         return event
 
 
-def records(event: StreamEvent, bundle_digest: str) -> Iterator[Record]:
+def _records(event: StreamEvent, bundle_digest: str) -> Iterator[Record]:
     """What a log says about an event: a line for the windows dropped before it, and one for itself."""
     window: Window | None = None
     if event.index is not None:
@@ -73,7 +85,12 @@ def records(event: StreamEvent, bundle_digest: str) -> Iterator[Record]:
         yield EventRecord.now("dropped", count=event.dropped, stream=event.source, bundle_digest=bundle_digest)
     if event.prediction:
         yield RouteRecord.from_prediction(
-            event.prediction, bundle_digest, stream=event.source, window=window, alarms=event.alarms
+            event.prediction,
+            bundle_digest,
+            stream=event.source,
+            window=window,
+            abstained=event.abstained or None,
+            alarms=event.alarms,
         )
     elif event.kind != "end" or event.error:
         word = "error" if event.kind in ("window", "end") else event.kind

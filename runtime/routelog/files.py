@@ -129,16 +129,19 @@ def open_files(paths: Sequence[Path]) -> Iterator[LogFile]:
 def open_file(path: Path) -> Iterator[LogFile]:
     """Opens a regular file for reading; its size is taken now. Raises HardrouteError."""
     try:
-        # Not to wait for the other end of a pipe that somebody calls a log.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
-        raise HardrouteError(f"route log {path}: cannot be read: {reason}") from None
-    with os.fdopen(number, "rb") as file:
-        status = os.fstat(number)
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (in the `with` below)
+    except OSError as error:
+        raise HardrouteError(f"route log {path}: cannot be read: {error.strerror}") from None
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise HardrouteError(f"route log {path}: is not a regular file")
         yield LogFile(path, file, status.st_size)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Not to wait for the other end of a pipe that somebody calls a log.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def digest_file(path: Path) -> str:

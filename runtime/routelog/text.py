@@ -21,7 +21,7 @@ def describe_report(report: Report) -> str:
         lines.append(f"broken: and {report.broken - len(report.breaks)} more")
     if not report.broken:
         reach = f", seq {report.first} to {report.head.seq}" if report.first else ""
-        lines.append(f"ok: {report.lines} lines in {report.files} files{reach}")
+        lines.append(f"ok: {_many(report.lines, 'line')} in {_many(report.files, 'file')}{reach}")
     if report.first and report.first > 1:
         why = "`keep` removed" if report.first <= report.oldest else "nobody gave"
         lines.append(f"chain starts at seq {report.first}: {why} the lines before it, and they are not checked")
@@ -74,9 +74,9 @@ def describe_summary(found: Summary, certified: Sequence[int] | None = None) -> 
     span = f"{found.first:%Y-%m-%d %H:%M:%S} to {found.last:%Y-%m-%d %H:%M:%S} UTC{rate}" if found.first else "no line"
     quantiles = "  ".join(f"{q:.0%} {value:.3f}" for q, value in found.margin_quantiles().items())
     facts = {
-        "lines": f"{found.lines} in {found.files} files; {found.clips} clips",
+        "lines": f"{found.lines} in {_many(found.files, 'file')}; {_many(found.clips, 'clip')}",
         "time": span,
-        "load": f"{_shares(found.load[: found.experts])}, entropy {found.entropy:.2f} of 1",
+        "load": f"{_shares(found.load[: found.experts])}, entropy {found.entropy:.2f} of 1" if found.clips else "",
         "margin": f"{quantiles}, low {found.low_margin / max(1, found.clips):.1%}" if quantiles else "",
         "labels": _counts(found.labels),
         "abstained": str(found.abstained or ""),
@@ -116,6 +116,10 @@ def _shares(load: np.ndarray) -> str:
 def _counts(counter: Counter[str]) -> str:
     shown = ", ".join(f"{name} {count}" for name, count in counter.most_common(20))
     return shown + (", ..." if len(counter) > 20 else "")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def _round(values: np.ndarray) -> list[float]:

@@ -16,7 +16,7 @@ setup: $(INSTALLED) ## create .venv with everything that the other targets need
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,serve,train,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,serve,train,demo,dev]'
 	@touch $@
 
 # Rendered once: 8 clips of each class, made from a seed, as real video files.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtime import errors
+from runtime.backends import AUTO, BACKENDS
 from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import ClipError
@@ -38,14 +39,17 @@ def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files, one clip each.")],
     log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
-    backend: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
+    backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
     digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
     with RouteLog(log) if log else nullcontext() as route_log:
-        engine = Engine.load(bundle, backend, threads=threads, digest=digest)
+        engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
+        if backend == AUTO:
+            typer.echo(engine.chosen_because, err=True)
         table = PredictionTable([video.name for video in videos], engine.classes)
         failures = 0
         for video in videos:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends import Backend, open_backend
+from runtime.auto import fastest
+from runtime.backends import AUTO, Backend, open_backend
 from runtime.bundle import Bundle
-from runtime.clips import ClipContract, DecodedClip, Limits, decode, to_network
+from runtime.clips import ClipContract, DecodedClip, Limits, decode
 from runtime.errors import ClipError, EngineError
 from runtime.networks import Networks
 from runtime.prediction import Prediction, Timing
@@ -24,8 +23,6 @@ from runtime.prediction import Prediction, Timing
 if TYPE_CHECKING:
     from runtime.streams import Stream
     from runtime.streams.release import Log, Watcher
-
-_SCRATCH_BYTES: Final = 64 * 2**20
 
 
 class Engine:
@@ -40,17 +37,18 @@ class Engine:
     Attributes:
         bundle: what it serves.
         backend: which backend answers.
+        chosen_because: one line that says why it was chosen.
 
     >>> with Engine.load("models/zoo/motion") as engine:  # doctest: +SKIP
     ...     print(engine.predict("clip.mp4").label)
     """
 
-    def __init__(self, networks: Networks, backend: str) -> None:
+    def __init__(self, networks: Networks, backend: str, chosen_because: str = "") -> None:
         self.bundle = networks.bundle
         self.backend = backend
+        self.chosen_because = chosen_because or f"backend {backend} was asked for"
         self._networks: Networks | None = networks
         self._pid = os.getpid()
-        self._scratch = threading.local()
         channels, *rest = self.contract.shape
         self._frame_shape = (*rest, channels)
 
@@ -62,16 +60,20 @@ class Engine:
         verify: bool = True,
         threads: int | None = None,
         digest: str | None = None,
+        tolerance: float | None = None,
     ) -> Engine:
         """Opens a bundle, loads its router and all experts, and lets them answer the stored probes.
 
         Args:
             bundle: the folder. Its digests are always compared, and what was compared is what gets loaded.
-            backend: "cpu", "cuda" or "tensorrt", or a `Backend` of your own.
-            verify: replay the probes. Without it the networks may answer otherwise than where they were
-                exported, and nobody notices.
+            backend: a name in `runtime.backends.BACKENDS`, a `Backend` of your own, or "auto": the fastest of those
+                that can run here and answer the probes, see `runtime.auto`.
+            verify: replay the probes ("auto" always does). Without it the networks may answer otherwise than where
+                they were exported, and nobody notices.
             threads: CPU threads of one network at a time; None: one per core.
             digest: the bundle's digest as it was certified; any other bundle is refused. See `Bundle.open`.
+            tolerance: largest difference of a logit from its probe; None: the manifest's, which is meant for fp32.
+                A backend of lower precision needs a larger one. Routes must be the same in any case.
 
         Raises:
             BundleError: the bundle is broken or changed, or does not answer its probes as it should.
@@ -81,11 +83,14 @@ class Engine:
             bundle = Bundle.open(bundle, digest)
         elif digest is not None:
             bundle.require_digest(digest)
+        if backend == AUTO:
+            name, networks, because = fastest(bundle, threads, tolerance=tolerance)
+            return cls(networks, name, because)
         library = open_backend(backend, threads) if isinstance(backend, str) else backend
-        engine = cls(Networks.load(bundle, library), backend if isinstance(backend, str) else type(backend).__name__)
+        networks = Networks.load(bundle, library)
         if verify:
-            engine.replay_probes()
-        return engine
+            networks.replay_probes(tolerance)
+        return cls(networks, backend if isinstance(backend, str) else type(backend).__name__)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,7 +141,7 @@ class Engine:
         """
         networks = self._open()
         self.check(frames)
-        return networks.predict(frames, self._floats(len(frames))) if len(frames) else []
+        return networks.predict(frames) if len(frames) else []
 
     def stream(
         self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
@@ -162,13 +167,13 @@ class Engine:
         """
         networks = self._open()
         self.check(frames)
-        return networks.route(to_network(frames, self._floats(len(frames))))
+        return networks.route(frames)
 
     def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
         """The second half: the logits (N, K) float32 that one expert gives to clips that were routed to it."""
         networks = self._open()
         self.check(frames)
-        return networks.answer(expert, to_network(frames, self._floats(len(frames))))
+        return networks.answer(expert, frames)
 
     def predictions(self, router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]) -> list[Prediction]:
         """Puts what `route` and `answer` gave for N clips together, as `predict_batch` would."""
@@ -183,11 +188,7 @@ class Engine:
             raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
 
     def replay_probes(self) -> None:
-        """Classifies the bundle's probes and compares routes and logits with what was stored at export.
-
-        Raises:
-            BundleError: naming the first difference.
-        """
+        """Classifies the bundle's probes again, as `load` did; BundleError names the first difference."""
         self._open().replay_probes()
 
     def close(self) -> None:
@@ -210,14 +211,3 @@ class Engine:
         if os.getpid() != self._pid:
             raise EngineError("the engine was loaded before a fork and cannot work in the child; load it there")
         return networks
-
-    def _floats(self, clips: int) -> np.ndarray | None:
-        """Memory for a network's input that this thread keeps; None for a batch too large to keep."""
-        # Fresh pages for every batch cost more than the conversion that fills them.
-        size = clips * math.prod(self._frame_shape)
-        if 4 * size > _SCRATCH_BYTES:
-            return None
-        kept: np.ndarray | None = getattr(self._scratch, "floats", None)
-        if kept is None or kept.size < size:
-            kept = self._scratch.floats = np.empty(size, np.float32)
-        return kept[:size].reshape(clips, *self.contract.shape)

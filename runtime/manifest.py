@@ -100,6 +100,11 @@ class Manifest(_Strict):
                 raise ValueError(f"{name} is named for two purposes")
         return self
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The files that serving loads: the router's, then the experts'."""
+        return (self.router, *(expert.file for expert in self.experts))
+
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
         """Reads the bytes of `manifest.json`.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -14,18 +16,23 @@ from runtime.errors import BundleError
 from runtime.onnxfile import check_onnx
 from runtime.prediction import Prediction, Timing
 
+_SCRATCH_BYTES: Final = 64 * 2**20
+
 
 class Networks:
     """Router and experts, loaded. Every answer is checked: shape, type, and that it is finite.
 
+    Clips are frames (N, T, H, W, 3) uint8 of the contract's size; they become floats in memory that each thread keeps.
+
     Attributes:
-        bundle: where they come from.
+        bundle: where the networks come from.
     """
 
     def __init__(self, bundle: Bundle, router: Session, experts: Sequence[Session]) -> None:
         self.bundle = bundle
         self._router = router
         self._experts = tuple(experts)
+        self._scratch = threading.local()
 
     @classmethod
     def load(cls, bundle: Bundle, library: Backend) -> Networks:
@@ -41,35 +48,29 @@ class Networks:
             check_onnx(model, name)
             return library.load(model, name)
 
-        manifest = bundle.manifest
-        return cls(bundle, session(manifest.router), [session(expert.file) for expert in manifest.experts])
+        router, *experts = map(session, bundle.manifest.networks)
+        return cls(bundle, router, experts)
 
-    def route(self, clips: np.ndarray) -> np.ndarray:
-        """The router's scores (N, M) for clips (N, 3, T, H, W) float32 in [0, 1]."""
-        return _run(self._router, clips, self.bundle.manifest.router, len(self._experts))
+    def route(self, frames: np.ndarray) -> np.ndarray:
+        """The router's scores (N, M) float32."""
+        return self._route(self._floats(frames))
 
-    def answer(self, expert: int, clips: np.ndarray) -> np.ndarray:
-        """The logits (N, K) of one expert for clips (N, 3, T, H, W) float32 in [0, 1]."""
-        manifest = self.bundle.manifest
-        return _run(self._experts[expert], clips, manifest.experts[expert].file, len(manifest.classes))
+    def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
+        """The logits (N, K) float32 of one expert."""
+        return self._answer(expert, self._floats(frames))
 
-    def predict(self, frames: np.ndarray, out: np.ndarray | None = None) -> list[Prediction]:
-        """Routes N >= 1 clips; each chosen expert runs once, on its clips together.
-
-        Args:
-            frames: (N, T, H, W, 3) uint8.
-            out: (N, 3, T, H, W) float32 to work in, see `to_network`.
-        """
+    def predict(self, frames: np.ndarray) -> list[Prediction]:
+        """Routes N >= 1 clips; each chosen expert runs once, on its clips together."""
         started = time.perf_counter()
-        clips = to_network(frames, out)
-        router_logits = self.route(clips)
+        clips = self._floats(frames)
+        router_logits = self._route(clips)
         routes = router_logits.argmax(axis=1)
         routing = _milliseconds(started) / len(clips)
 
         chosen = set(routes.tolist())
         if len(chosen) == 1:  # always so for a single clip: nothing to pick, nothing to put back
             started = time.perf_counter()
-            logits = self.answer(chosen.pop(), clips)
+            logits = self._answer(chosen.pop(), clips)
             timings = [Timing(0.0, routing, _milliseconds(started) / len(clips))] * len(clips)
             return Prediction.batch(self.bundle.manifest.classes, router_logits, logits, timings)
 
@@ -78,24 +79,45 @@ class Networks:
         for expert in sorted(chosen):
             started = time.perf_counter()
             mine = np.flatnonzero(routes == expert)
-            logits[mine] = self.answer(expert, clips[mine])
+            logits[mine] = self._answer(expert, clips[mine])
             spent[mine] = _milliseconds(started) / len(mine)
         timings = [Timing(0.0, routing, own) for own in spent.tolist()]
         return Prediction.batch(self.bundle.manifest.classes, router_logits, logits, timings)
 
-    def replay_probes(self) -> None:
+    def replay_probes(self, tolerance: float | None = None) -> None:
         """Answers the bundle's probes and compares routes and logits with what was stored at export.
+
+        Args:
+            tolerance: largest difference of a logit that still counts as equal; None: the manifest's. Routes must be
+                the same in any case.
 
         Raises:
             BundleError: naming the first difference.
         """
         probes = self.bundle.probes()
         found = self.predict(probes.frames)
-        if difference := probes.first_difference(found, self.bundle.manifest.tolerance):
+        if difference := probes.first_difference(found, tolerance or self.bundle.manifest.tolerance):
             raise BundleError(
                 f"bundle {self.bundle.root}: {difference}; "
                 "this backend does not compute what was exported: choose another or export again"
             )
+
+    def _route(self, clips: np.ndarray) -> np.ndarray:
+        return _run(self._router, clips, self.bundle.manifest.router, len(self._experts))
+
+    def _answer(self, expert: int, clips: np.ndarray) -> np.ndarray:
+        manifest = self.bundle.manifest
+        return _run(self._experts[expert], clips, manifest.experts[expert].file, len(manifest.classes))
+
+    def _floats(self, frames: np.ndarray) -> np.ndarray:
+        # Fresh pages for every batch cost more than the conversion that fills them; a huge batch is not kept.
+        if 4 * frames.size > _SCRATCH_BYTES:
+            return to_network(frames)
+        kept: np.ndarray | None = getattr(self._scratch, "floats", None)
+        if kept is None or kept.size < frames.size:
+            kept = self._scratch.floats = np.empty(frames.size, np.float32)
+        n, t, h, w, channels = frames.shape
+        return to_network(frames, kept[: frames.size].reshape(n, channels, t, h, w))
 
 
 def _run(session: Session, clips: np.ndarray, name: str, width: int) -> np.ndarray:

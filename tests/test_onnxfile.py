@@ -83,10 +83,38 @@ def test_tensors_in_other_files_are_refused(build: Callable[[], onnx.ModelProto]
         check_onnx(build().SerializeToString(), "bad.onnx")
 
 
-@pytest.mark.parametrize("build", [native, native_in_function])
-def test_native_code_is_refused(build: Callable[[], onnx.ModelProto]) -> None:
-    with pytest.raises(BundleError, match=r"bad\.onnx holds an EPContext node"):
+def looping() -> onnx.ModelProto:
+    body = helper.make_graph([], "body", [], [])
+    return model(helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Loop", ["", ""], [], body=body))
+
+
+def looping_in_a_branch() -> onnx.ModelProto:
+    branch = looping().graph
+    del branch.input[:]
+    return model(helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch))
+
+
+def of_another_domain() -> onnx.ModelProto:
+    return model(helper.make_node("Gemm", ["x", "w"], ["y"], domain="com.microsoft"), tensors=(weights(),))
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (native, "holds the operator 'EPContext'"),
+        (looping, "holds the operator 'Loop'"),
+        (looping_in_a_branch, "holds the operator 'Loop'"),
+        (of_another_domain, "holds an operator of the domain 'com.microsoft'"),
+        (native_in_function, "defines operators of its own"),
+    ],
+)
+def test_operators_that_are_not_known_are_refused(build: Callable[[], onnx.ModelProto], says: str) -> None:
+    with pytest.raises(BundleError, match=rf"bad\.onnx {says}"):
         check_onnx(build().SerializeToString(), "bad.onnx")
+
+
+def test_both_names_of_the_domain_of_onnx_pass() -> None:
+    check_onnx(model(helper.make_node("Relu", ["x"], ["y"], domain="ai.onnx")).SerializeToString(), "plain")
 
 
 def test_the_danger_is_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

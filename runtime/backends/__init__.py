@@ -1,4 +1,7 @@
-"""Inference libraries behind one protocol. A new one is a class with `load` and a row in `BACKENDS`."""
+"""Inference libraries behind one protocol. A new one is a class with `load` and a row in `BACKENDS`.
+
+"tensorrt" is onnxruntime's TensorRT provider, "trt" TensorRT itself.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,21 @@ from functools import partial
 from typing import Final
 
 from runtime.backends.base import Backend, Session
+from runtime.backends.openvino import PRECISIONS as OPENVINO_PRECISIONS
+from runtime.backends.openvino import OpenVino
 from runtime.backends.ort import PROVIDERS, OnnxRuntime
+from runtime.backends.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
+from runtime.backends.tensorrt import TensorRt
 from runtime.errors import BackendError
 
-__all__ = ["BACKENDS", "Backend", "OnnxRuntime", "Session", "open_backend"]
+__all__ = ["AUTO", "BACKENDS", "Backend", "OnnxRuntime", "OpenVino", "Session", "TensorRt", "open_backend"]
 
-BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {name: partial(OnnxRuntime, name) for name in PROVIDERS}
+AUTO: Final = "auto"  # not a backend: `runtime.auto` chooses one
+BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {
+    **{name: partial(OnnxRuntime, name) for name in PROVIDERS},
+    **{name: partial(OpenVino, name) for name in OPENVINO_PRECISIONS},
+    **{name: partial(TensorRt, name) for name in TENSORRT_PRECISIONS},
+}
 
 
 def open_backend(name: str, threads: int | None = None) -> Backend:
@@ -26,7 +38,7 @@ def open_backend(name: str, threads: int | None = None) -> Backend:
         BackendError: unknown name (the message lists the known ones), or not available on this machine.
     """
     if name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join([AUTO, *BACKENDS])}")
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, got {threads}")
     return BACKENDS[name](threads)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
+
+INPUT: Final = "clip"  # what every network calls its input
 
 
 class Session(Protocol):
@@ -32,3 +34,8 @@ class Backend(Protocol):
             BackendError: what was asked for cannot run on this machine; never another provider instead.
             BundleError: the library cannot use this file.
         """
+
+
+def brief(error: object) -> str:
+    """What a library said, as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

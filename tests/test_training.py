@@ -21,9 +21,10 @@ from training.balance import balanced_assignment, load_balance
 from training.batches import augment, batches
 from training.losses import step_loss, weak_experts, within_reach
 from training.methods import METHODS, find_method
+from training.optimiser import learning_rate
 from training.run import Run, RunRecord
 from training.settings import FitSettings, settings_from
-from training.trainer import Trainer, learning_rate
+from training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "data": "none",
@@ -138,15 +139,6 @@ class TestTrainer:
             run.save_epoch(epoch, model, {"none": torch.zeros(1)}, {"epoch": epoch, "robust": robust})
         assert run.best["epoch"] == 3
         assert run.load_best().router.get_parameter("score.bias")[0] == 3
-
-    def test_warns_of_a_collapsed_router_and_of_a_loss_that_is_not_finite(self, tmp_path: Path) -> None:
-        reporter = Silent()
-        run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))
-        trainer = Trainer(run, two_signals(8, 0), two_signals(8, 1), reporter)
-        trainer._warn({"epoch": 3, "loss": {"moe": float("nan")}, "load_entropy": 0.1})
-        assert [text.split(":")[0] for text in reporter.warnings] == ["epoch 3", "epoch 3"]
-        assert "--lr" in reporter.warnings[0]
-        assert "--balance" in reporter.warnings[1]
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
     def test_cuda_is_refused_where_there_is_none(self, tmp_path: Path) -> None:

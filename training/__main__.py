@@ -9,13 +9,15 @@ import typer
 
 from models import build_model, find_expert
 from models.published import start_from
-from runtime.clips import load_clips, open_set
+from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
 from runtime.errors import DataError, main
 from training.export import export_bundle
 from training.options import with_settings
+from training.precision import Precision
 from training.run import Run, RunRecord
 from training.screen import Screen, console
-from training.settings import settings_from
+from training.settings import FitSettings, settings_from
+from training.team import Team
 from training.trainer import Trainer, require_device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -31,32 +33,54 @@ def fit(
         bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
     ] = False,
 ) -> None:
-    """Train a sparse mixture with a defence; the run's folder can be resumed and exported."""
+    """Train a model with a defence; the run's folder can be resumed and exported. Runs under torchrun, too."""
     run = Run.open(out) if resume and (out / "run.json").exists() else None
     settings = run.record.settings if run else settings_from({"data": data, **given})
-    # Whatever can be wrong is found before the folder is made.
-    for kind in settings.kinds:
-        find_expert(kind)
-    require_device(settings.device)
-    clip_set = open_set(settings.data)
-    if run and clip_set.classes != run.record.classes:
-        raise DataError(f"{settings.data}: its classes are no longer those of the run in {out}")
-    if settings.init and run is None:
-        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
-    console.print(f"reading {clip_set.name}")
-    train = load_clips(clip_set.split("train"), settings.contract)
-    val_set = clip_set.split("val")
-    val = load_clips(val_set.take(min(settings.validate_clips, len(val_set)), settings.seed), settings.contract)
-    if run is None:
-        tools = {"python": platform.python_version(), "torch": version("torch")}
-        run = Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
-    screen = Screen(settings.epochs)
-    trainer = Trainer(run, train, val, screen)
-    with screen.progress:
-        trainer.go()
+    with Team.join(settings.device) as team:
+        clip_set = checked(settings, run, team)
+        train, val = clips_of(clip_set, settings)
+        run = run or created(out, settings, clip_set, team)
+        screen = Screen(settings.epochs, silent=not team.leads)
+        trainer = Trainer(run, train, val, screen, team)
+        with screen.progress:
+            trainer.go()
+        if not team.leads:
+            return
     best = run.best
     typer.echo(f"best epoch {best['epoch']}: clean {best['clean']:.3f}, robust {best['robust']:.3f}, n={best['clips']}")
     typer.echo(f"next: python -m training export {out} --out BUNDLE")
+
+
+def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
+    """The labelled set of a run; whatever is wrong with its settings is found before a folder is made."""
+    for kind in settings.kinds:
+        find_expert(kind)
+    require_device(settings.device)
+    Precision(settings.precision, settings.device)
+    settings.check_team(team.size)
+    clip_set = open_set(settings.data)
+    if run and clip_set.classes != run.record.classes:
+        raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
+    if settings.init and run is None:
+        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
+    return clip_set
+
+
+def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
+    """Training clips, and the validation clips that are attacked after each epoch."""
+    console.print(f"reading {clip_set.name}")
+    val = clip_set.split("val")
+    chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
+    return load_clips(clip_set.split("train"), settings.contract), load_clips(chosen, settings.contract)
+
+
+def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
+    """A new run's folder, made by one of the processes."""
+    if team.leads:
+        tools = {"python": platform.python_version(), "torch": version("torch")}
+        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
+    team.wait()
+    return Run.open(out)
 
 
 @app.command()

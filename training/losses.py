@@ -11,6 +11,7 @@ from audit.attacks.reference import Reference
 from models import VideoMoE
 from training.balance import balanced_assignment, load_balance
 from training.methods import Step
+from training.precision import Precision
 from training.settings import FitSettings
 
 Noise = Callable[[Tensor], Tensor]
@@ -48,29 +49,53 @@ def within_reach(model: VideoMoE, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor
     return kept
 
 
-def step_loss(step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise) -> Tensor:
-    """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
+def attacked(
+    step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise
+) -> list[tuple[Tensor, Tensor | None, Tensor | float]]:
+    """The clips that a step trains on, as [(x_adv, expert that its loss looks at or None, weight), ...].
 
-    The inner attack sees the model in eval mode; the outer loss is taken in training mode.
+    The attacks see the model in eval mode.
     """
-    outer = Settings(lam=fit.lam)
     aims: Sequence[tuple[Tensor | None, Tensor | float]] = [(None, 1.0)]
     if step.finder is not None:
         aims = weak_experts(step, model, x, y, eps, fit, noise)
-    total = x.new_zeros(())
+    found = []
     for aim, weight in aims:
         x_adv = x
         if step.inner is not None:
             x_adv = step.inner(model, x, y, eps, fit.inner_steps, noise=noise(x), aim=aim, lam=fit.inner_lam)
         if step.adaptive:
             x_adv = within_reach(model, x, x_adv, y)
-        x_adv = x_adv.detach().requires_grad_(step.steep)
-        reference = Reference(model, x, y, "switch", aim, differentiable=True)
-        if fit.assign == "balanced" and step.part == "router":
-            # The paper's target, the router's own choice, rewards a router for choosing one expert for all.
-            reference.assigned = balanced_assignment(reference.outputs.router)
-        outputs = model.outputs(x_adv, "switch")
-        total = total + (weight * step.outer(outputs, x_adv, reference, outer)).mean()
-        if step.part != "experts" and len(model.experts) > 1:
-            total = total + fit.balance * load_balance(outputs.router)
+        found.append((x_adv.detach().requires_grad_(step.steep), aim, weight))
+    return found
+
+
+def step_loss(
+    step: Step,
+    model: VideoMoE,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    fit: FitSettings,
+    noise: Noise,
+    precision: Precision | None = None,
+) -> Tensor:
+    """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
+
+    The outer loss is taken in the mode that the model is in.
+    """
+    precision = precision or Precision("fp32", "cpu")
+    with precision.attack():
+        clips = attacked(step, model, x, y, eps, fit, noise)
+    total = x.new_zeros(())
+    with precision.loss():
+        for x_adv, aim, weight in clips:
+            reference = Reference(model, x, y, "switch", aim, differentiable=True)
+            if fit.assign == "balanced" and step.part == "router":
+                # The paper's target, the router's own choice, rewards a router for choosing one expert for all.
+                reference.assigned = balanced_assignment(reference.outputs.router)
+            outputs = model.outputs(x_adv, "switch")
+            total = total + (weight * step.outer(outputs, x_adv, reference, Settings(lam=fit.lam))).mean()
+            if step.part != "experts" and len(model.experts) > 1:
+                total = total + fit.balance * load_balance(outputs.router)
     return total

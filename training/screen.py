@@ -9,9 +9,9 @@ console = Console(stderr=True)
 
 
 class Screen:
-    """Live progress of one run; plain lines where there is no terminal."""
+    """Live progress of one run; plain lines where there is no terminal. A silent one only warns."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, silent: bool = False) -> None:
         self.epochs = epochs
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -20,7 +20,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=silent or not console.is_terminal,
         )
         self.task = self.progress.add_task("starting", total=None, note="")
 

@@ -53,6 +53,8 @@ class FitSettings(BaseModel):
     average: Annotated[float, Field(ge=0, lt=1)] = says(0.995, "decay per step of the averaged weights; 0 for none")
     seed: Annotated[int, Field(ge=0)] = says(0, "seed of everything random")
     device: Literal["cpu", "cuda"] = says("cpu", "cpu or cuda")
+    precision: Literal["fp32", "bf16", "fp16"] = says("fp32", "fp32, or bf16 or fp16 on a GPU")
+    shards: Count = says(1, "parts of a batch with statistics of their own, for torchrun to share out")
     validate_clips: Count = says(128, "validation clips that are attacked after each epoch")
 
     @model_validator(mode="before")
@@ -85,6 +87,14 @@ class FitSettings(BaseModel):
             ),
             restore=self.width if find_method(self.method).restore else None,
         )
+
+    def check_team(self, size: int) -> None:
+        """Raises MethodError unless so many processes can share a batch's shards evenly."""
+        if self.shards % size or self.batch % self.shards or self.batch // self.shards < 2:
+            raise MethodError(
+                f"--shards {self.shards}: must be a multiple of the {size} processes and divide --batch {self.batch} "
+                "into parts of 2 clips or more"
+            )
 
 
 def settings_from(values: dict[str, Any]) -> FitSettings:

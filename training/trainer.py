@@ -1,6 +1,5 @@
 """The trainer: runs a schedule of steps over the training clips, epoch by epoch, and can go on where it was killed."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from audit.cost import KINDS, counted
 from models import VideoMoE, build_model
 from models.published import start_from
 from runtime.clips import ClipArrays
@@ -16,9 +16,13 @@ from runtime.errors import BackendError
 from training.batches import augment, batches
 from training.losses import step_loss
 from training.methods import Step, find_method
-from training.run import Run, optimizer_state, restore_optimizer
+from training.optimiser import adamw, budget, learning_rate, names_of, optimizer_state, restore_optimizer
+from training.precision import Precision
+from training.run import Run
 from training.settings import FitSettings
+from training.team import Team
 from training.validation import validate
+from training.watch import Watch
 
 
 class Reporter(Protocol):
@@ -27,21 +31,6 @@ class Reporter(Protocol):
     def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None: ...
     def epoch(self, metrics: dict[str, Any]) -> None: ...
     def warn(self, text: str) -> None: ...
-
-
-def learning_rate(progress: float) -> float:
-    """Share of the peak learning rate: linear warm-up over a tenth of the run, then a cosine to zero."""
-    warm = 0.1
-    if progress < warm:
-        return progress / warm
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
-
-
-def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for the experts' matrices only: decaying the router's scores would pull it towards collapse."""
-    decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and not n.startswith("router.")]
-    rest = [p for n, p in model.named_parameters() if p.dim() <= 1 or n.startswith("router.")]
-    return [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def require_device(device: str) -> None:
@@ -54,14 +43,20 @@ class Trainer:
     """One run over one training and one validation set.
 
     Raises:
-        BackendError: the settings ask for CUDA and there is none.
+        BackendError: the settings ask for CUDA and there is none, or for half precision that it has not.
+        MethodError: processes cannot share the shards of a batch evenly.
     """
 
-    def __init__(self, run: Run, train: ClipArrays, val: ClipArrays, reporter: Reporter) -> None:
+    def __init__(
+        self, run: Run, train: ClipArrays, val: ClipArrays, reporter: Reporter, team: Team | None = None
+    ) -> None:
         self.run, self.train, self.val, self.reporter = run, train, val, reporter
         self.fit: FitSettings = run.record.settings
+        self.team = team or Team()
+        self.fit.check_team(self.team.size)
         self.steps = find_method(self.fit.method).steps
         require_device(self.fit.device)
+        self.precision = Precision(self.fit.precision, self.fit.device)
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(self.fit.seed)
@@ -70,9 +65,11 @@ class Trainer:
             start_from(list(self.model.experts), list(self.fit.init))
         self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.fit.weight_decay), lr=self.fit.lr)
-        by_tensor = {parameter: name for name, parameter in self.model.named_parameters()}
-        self.names = [by_tensor[p] for group in self.optimizer.param_groups for p in group["params"]]
+        # After the copy was made, which must not be watched as well.
+        best = max((epoch["robust"] for epoch in run.metrics), default=0.0)
+        self.watch = Watch(self.model, reporter.warn, best)
+        self.optimizer = adamw(self.model, self.fit.lr, self.fit.weight_decay)
+        self.names = names_of(self.optimizer, self.model)
         self.batches_per_step = max(len(train.labels) // self.fit.batch, 1)
         if run.finished_epochs:
             self._restore(run.load_resume())
@@ -81,27 +78,23 @@ class Trainer:
         """Train to the last epoch, saving after each."""
         for epoch in range(self.run.finished_epochs, self.fit.epochs):
             began = time.monotonic()
-            losses = {}
-            for number, step in enumerate(self.steps):
-                losses[step.part] = self._sweep(epoch, number, step)
-            measured = validate(
-                self.exported,
-                self.val,
-                eps=self.fit.eps,
-                steps=10,
-                batch=self.fit.batch,
-                device=self.fit.device,
-                seed=self.fit.seed,
-            )
-            metrics = {
-                "epoch": epoch + 1,
-                "loss": losses,
-                **measured,
-                "seconds": round(time.monotonic() - began, 1),
-            }
-            self._warn(metrics)
-            self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
-            self.reporter.epoch(metrics)
+            self.watch.begin(epoch + 1)
+            with counted(self.model) as passes:
+                losses = {step.part: self._sweep(epoch, number, step) for number, step in enumerate(self.steps)}
+            spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
+            self.team.add([spent])
+            if self.team.leads:
+                metrics = {
+                    "epoch": epoch + 1,
+                    "loss": losses,
+                    **self._validate(),
+                    "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
+                    "seconds": round(time.monotonic() - began, 1),
+                }
+                self.watch.epoch(metrics)
+                self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
+                self.reporter.epoch(metrics)
+            self.team.wait()
 
     @property
     def exported(self) -> VideoMoE:
@@ -109,55 +102,66 @@ class Trainer:
         averaged: Any = self.average.module
         return averaged if self.fit.average else self.model
 
+    def _validate(self) -> dict[str, Any]:
+        fit = self.fit
+        return validate(
+            self.exported, self.val, eps=fit.eps, steps=10, batch=fit.batch, device=fit.device, seed=fit.seed
+        )
+
     def _sweep(self, epoch: int, number: int, step: Step) -> float:
         """One step of the schedule over all training clips; the mean loss."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
-        source = torch.Generator(device=self.fit.device).manual_seed(seed)
-
-        def noise(x: Tensor) -> Tensor:
-            return torch.empty_like(x).uniform_(-1, 1, generator=source)
-
         with _only(self.model, step.part):
             total, done = 0.0, 0
             for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
-                self._set_learning_rate(epoch, number, done)
+                sweeps = epoch * len(self.steps) + number + done / self.batches_per_step
+                progress = sweeps / (self.fit.epochs * len(self.steps))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.fit.lr * learning_rate(progress)
                 x = augment(x, self.fit.shift, self.fit.flip, order)
-                self.model.train()
-                loss = step_loss(step, self.model, x, y, self._budget(epoch, number, done), self.fit, noise)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-                self.optimizer.step()
-                self.average.update_parameters(self.model)
-                total, done = total + loss.item(), done + 1
+                eps = budget(progress, self.fit.eps, self.fit.ramp)
+                loss = self._gradients(step, x, y, eps, seed * 1_000_000 + done)
+                if self.watch.batch(loss):
+                    self.precision.step(self.optimizer, self.model)
+                    self.average.update_parameters(self.model)
+                    total += loss
+                done += 1
                 self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done)
         return total / max(done, 1)
 
-    def _progress(self, epoch: int, number: int, done: int) -> float:
-        """Share of the run that is done."""
-        sweeps = epoch * len(self.steps) + number + done / self.batches_per_step
-        return sweeps / (self.fit.epochs * len(self.steps))
+    def _gradients(self, step: Step, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
+        """Fills the weights' gradients of one batch, shard by shard; the loss.
 
-    def _budget(self, epoch: int, number: int, done: int) -> float:
-        """The inner attack's eps: grows over the first `ramp` of the run."""
-        if not self.fit.ramp:
-            return self.fit.eps
-        return self.fit.eps * min(1.0, self._progress(epoch, number, done) / self.fit.ramp)
+        Each shard starts from the same batch statistics and the batch ends with their mean, whoever took which shard.
+        """
+        team, shards = self.team, self.fit.shards
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()] if shards > 1 else []
+        before = [buffer.clone() for buffer in buffers]
+        after = [torch.zeros_like(buffer) for buffer in buffers]
+        loss = x.new_zeros(())
+        for shard in range(team.rank, shards, team.size):
+            for buffer, start in zip(buffers, before, strict=True):
+                buffer.copy_(start)
+            part = step_loss(
+                step, self.model, x[shard::shards], y[shard::shards], eps, self.fit,
+                self._noise(seed * shards + shard), self.precision,
+            )  # fmt: skip
+            self.precision.backward(part / shards)
+            loss += part.detach() / shards
+            for total, buffer in zip(after, buffers, strict=True):
+                total += buffer / shards
+        team.add([loss, *after])
+        team.add_gradients(self.model)
+        for buffer, mean in zip(buffers, after, strict=True):
+            buffer.copy_(mean)
+        return loss.item()
 
-    def _set_learning_rate(self, epoch: int, number: int, done: int) -> None:
-        rate = self.fit.lr * learning_rate(self._progress(epoch, number, done))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-    def _warn(self, metrics: dict[str, Any]) -> None:
-        where = f"epoch {metrics['epoch']}"
-        if not all(math.isfinite(loss) for loss in metrics["loss"].values()):
-            self.reporter.warn(f"{where}: the loss is not finite; lower --lr")
-        if metrics["load_entropy"] < 0.5:
-            self.reporter.warn(
-                f"{where}: the router is collapsing (load entropy {metrics['load_entropy']:.2f} of 1); raise --balance"
-            )
+    def _noise(self, seed: int) -> Callable[[Tensor], Tensor]:
+        source = torch.Generator(device=self.fit.device).manual_seed(seed)
+        return lambda x: torch.empty_like(x).uniform_(-1, 1, generator=source)
 
     def _resume_state(self) -> dict[str, Tensor]:
         model = {f"model:{k}": v for k, v in self.model.state_dict().items()}

@@ -1,0 +1,45 @@
+"""Arithmetic in half precision on a GPU: bf16 or fp16 where torch's autocast allows it, weights in fp32 throughout."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from runtime.errors import BackendError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LARGEST_GRADIENT = 5.0
+
+
+class Precision:
+    """How one run computes: "fp32", "bf16" or "fp16".
+
+    Raises:
+        BackendError: half precision was asked for on a device that cannot do it.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        if name != "fp32" and device != "cuda":
+            raise BackendError(f"--precision {name} needs --device cuda; on a CPU train in fp32")
+        if name == "bf16" and not torch.cuda.is_bf16_supported():
+            raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
+        self.name, self.device = name, device
+        self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")
+
+    def attack(self) -> AbstractContextManager[object]:
+        """For the inner attack: in fp16 its gradients, which nothing scales, would round to zero."""
+        return nullcontext() if self.name == "fp16" else self.loss()
+
+    def loss(self) -> AbstractContextManager[object]:
+        """For the outer loss."""
+        return torch.autocast("cuda", DTYPES[self.name]) if self.name in DTYPES else nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Clips the gradients' norm and moves the weights."""
+        self._scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
+        self._scaler.step(optimizer)
+        self._scaler.update()

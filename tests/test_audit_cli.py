@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audit.__main__ import app
+from audit.device import open_device
 from audit.policy import Policy
+from audit.screen import Show
 from runtime.bundle import Bundle
-from runtime.errors import main
+from runtime.errors import BackendError, main
 from tests import bundles
 from tests.audit_bundles import bundle_with_twin, labelled_set, lax_policy, reseal
 from tests.test_audit_page import visible_text
@@ -109,6 +112,65 @@ def test_weak_files_beside_a_strong_twin_are_refused(audited: Audited, tmp_path:
     assert failed == ["deployed = audited"]
     clean = audited.report()["clean"]
     assert clean["both"]["successes"] <= clean["deployed"]["successes"] < clean["audited"]["successes"] == 24
+
+
+@pytest.mark.parametrize(
+    ("device", "complaint"),
+    [
+        ("cuda", "sees no CUDA device"),
+        ("cuda:1", "sees no CUDA"),
+        ("nonsense", "no such device"),
+        ("meta", "use cpu, cuda"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line_and_no_other_is_taken(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, device: str, complaint: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert audited.run("--device", device) == 2 and not audited.out.exists()
+    assert re.search(f"error: --device {device}: .*{complaint}", audited.stderr)
+
+
+def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(open_device("cuda")) == "cuda:0" and str(open_device("cuda:1")) == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert str(open_device("cuda")) == "cuda:1" and str(open_device("cpu")) == "cpu"
+    with pytest.raises(BackendError, match="no cuda:2, only cuda:0 to cuda:1"):
+        open_device("cuda:2")
+
+
+@pytest.mark.gpu
+def test_an_audit_on_a_gpu_finds_what_one_on_the_cpu_finds(audited: Audited) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    assert audited.run() == 0, audited.stderr
+    on_cpu = audited.report()
+    assert audited.run("--device", "cuda") == 0, audited.stderr
+    assert audited.report()["device"] == "cuda"
+    for one, two in zip(on_cpu["eps"], audited.report()["eps"], strict=True):
+        assert abs(one["worst_case"]["successes"] - two["worst_case"]["successes"]) <= 1
+
+
+def test_the_backend_of_the_replay_is_that_asked_for(audited: Audited) -> None:
+    assert audited.run("--backend", "nonsense") == 2 and not audited.out.exists()
+    assert "unknown backend 'nonsense'" in audited.stderr
+    assert audited.run("--backend", "cpu") == 0 and audited.report()["backend"] == "cpu"
+
+
+def test_every_phase_shows_its_progress(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def phase(self: Show, name: str) -> Any:
+        return lambda done, total, what="": seen.setdefault(name, []).append((done, total))
+
+    monkeypatch.setattr(Show, "phase", phase)
+    assert audited.run("--source", f"same={audited.bundle}") == 0, audited.stderr
+    assert list(seen) == ["decoding clips", "attacks", "transfer", "sanity", "replay"]
+    for name, counts in seen.items():
+        assert counts[-1][0] == counts[-1][1] > 0 and counts == sorted(counts), name
+        assert len({total for _, total in counts}) == 1
 
 
 def test_classes_are_matched_by_name(audited: Audited) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from audit.attacks import ATTACKS
-from audit.attacks.steady import LEAST, Steady
+from audit.attacks.steady import LEAST, steady
 from models import VideoMoE, build_model
 from models.build import ExpertSpec, ModelSpec, RouterSpec
 from tests.audit_models import answers
@@ -47,27 +49,27 @@ def test_the_model_computes_what_it_computed(routed: tuple[VideoMoE, Tensor, Ten
     model, x, _ = routed
     for n in (1, 3, CLIPS):
         plain, clips = model(x[:n]), x[:n].clone().requires_grad_(True)
-        with Steady():
-            steady = model(clips)
-        assert steady.shape == plain.shape and torch.allclose(steady, plain, atol=1e-5)
-        (gradient,) = torch.autograd.grad(steady.square().sum(), clips)
+        with steady(model):
+            found = model(clips)
+        assert found.shape == plain.shape and torch.allclose(found, plain, atol=1e-5)
+        (gradient,) = torch.autograd.grad(found.square().sum(), clips)
         again = x[:n].clone().requires_grad_(True)
         (expected,) = torch.autograd.grad(model(again).square().sum(), again)
         assert torch.allclose(gradient, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("operation", LEAST)
-def test_the_list_covers_the_smallest_batches(operation: object) -> None:
+@pytest.mark.parametrize("kind", LEAST)
+def test_the_list_covers_the_smallest_batches(kind: type[nn.Module]) -> None:
+    layer: nn.Module = nn.Linear(512, 8)
     x = torch.rand(128, 512)
-    weight = torch.rand(8, 512)
-    if operation is not torch.nn.functional.linear:
-        rank = 2 if operation is torch.conv2d else 3
-        x, weight = torch.rand(6, 8, *[9] * rank), torch.rand(8, 8, *[3] * rank)
+    if kind is not nn.Linear:
+        layer = kind(8, 8, 3)
+        x = torch.rand(6, 8, *[9] * (2 if kind is nn.Conv2d else 3))
 
     def run(clips: Tensor) -> tuple[Tensor, Tensor]:
         clips = clips.clone().requires_grad_(True)
-        with Steady():
-            out = operation(clips, weight)  # type: ignore[operator]
+        with steady(layer):
+            out = layer(clips)
         return out.detach(), torch.autograd.grad(out.square().sum(), clips)[0]
 
     whole = run(x)
@@ -76,7 +78,21 @@ def test_the_list_covers_the_smallest_batches(operation: object) -> None:
 
 
 def test_inputs_without_a_batch_pass_through() -> None:
-    with Steady():
-        assert nn.Linear(5, 3)(torch.rand(5)).shape == (3,)
-        assert nn.Conv3d(2, 3, 3)(torch.rand(2, 4, 5, 6)).shape == (3, 2, 3, 4)
-        assert nn.functional.linear(input=torch.rand(2, 5), weight=torch.rand(3, 5)).shape == (2, 3)
+    layers = nn.ModuleList([nn.Linear(5, 3), nn.Conv3d(2, 3, 3)])
+    with steady(layers):
+        assert layers[0](torch.rand(5)).shape == (3,)
+        assert layers[0](input=torch.rand(2, 5)).shape == (2, 3)
+        assert layers[1](torch.rand(2, 4, 5, 6)).shape == (3, 2, 3, 4)
+
+
+def test_layers_are_as_they_were_afterwards() -> None:
+    plain, patched = nn.Linear(5, 3), nn.Linear(5, 3)
+    own = patched.forward = lambda input: input  # type: ignore[method-assign]
+    model = nn.ModuleList([plain, patched])
+    seen: list[int] = []
+    plain.register_forward_hook(lambda layer, args, out: seen.extend((len(args[0]), len(out))))
+    with contextlib.suppress(ZeroDivisionError), steady(model), steady(model):
+        assert plain(torch.rand(2, 5)).shape == (2, 3) and patched(torch.rand(2, 5)).shape == (2, 5)
+        raise ZeroDivisionError
+    assert "forward" not in vars(plain) and vars(patched)["forward"] is own
+    assert seen == [2, 2]  # nobody else sees the copies

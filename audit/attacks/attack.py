@@ -12,12 +12,13 @@ from audit.attacks.noise import per_clip
 from audit.attacks.objectives import Objective
 from audit.attacks.reference import Reference
 from audit.attacks.settings import Settings
-from audit.attacks.steady import Steady
+from audit.attacks.steady import steady
 from audit.attacks.steps import Rule, constant
 from models import VideoMoE
 from runtime.errors import MethodError
 
 # (climb, start, rule=, eps=, steps=, seed=, worst=) -> x_adv, entering each iterate inside the box into `worst`.
+# `start` is the search's own to overwrite.
 Search = Callable[..., Tensor]
 
 
@@ -82,7 +83,7 @@ class Attack:
         if self.single_step:
             steps, chosen = 1, replace(chosen, alpha=1.0)
         x = x.detach()
-        with frozen(model), Steady():
+        with frozen(model), steady(model):
             x_adv = self._search(model, x, y, eps, steps, seed, noise, aim, chosen)
             for row in self.then:
                 with torch.no_grad():
@@ -114,13 +115,10 @@ class Attack:
                 if not len(left):
                     break
                 reference = reference.part(left)
-            start = reference.x
-            if self.random_start:
-                start = start + eps * (per_clip(start, seed + rank) if noise is None else noise[left])
             part = worst.part(left)
             last = self.search(
                 Climb(self.objective, reference, settings),
-                start,
+                self._start(reference.x, eps, seed + rank, None if noise is None else noise[left]),
                 rule=self.rule(settings, steps),
                 eps=eps,
                 steps=self.budget or steps,
@@ -129,6 +127,13 @@ class Attack:
             )
             worst.join(left, part)
         return worst.x if self.keep == "worst" else last
+
+    def _start(self, x: Tensor, eps: float, seed: int, noise: Tensor | None) -> Tensor:
+        """Where the search begins, in memory of its own."""
+        if not self.random_start:
+            return x.clone()
+        start = per_clip(x, seed) if noise is None else noise.clone()
+        return start.mul_(eps).add_(x)
 
     def _targets(self, model: VideoMoE, x: Tensor) -> Iterator[tuple[int | None, int]]:
         """Every (expert, rank of the wrong class) that the objective is to look at, one run each."""

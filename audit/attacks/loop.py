@@ -14,8 +14,8 @@ from audit.attacks.steps import Rule
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    """The nearest point within eps of x in every pixel and within [0, 1]."""
-    return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
+    """x_adv itself, moved in place to the nearest point within eps of x in every pixel and within [0, 1]."""
+    return x_adv.clamp_(x - eps, x + eps).clamp_(0, 1)
 
 
 @contextmanager
@@ -48,8 +48,10 @@ class Worst:
 
     def update(self, x_adv: Tensor, fooled: Tensor, value: Tensor) -> None:
         better = (fooled & ~self.fooled) | ((fooled == self.fooled) & (value > self.value))
-        self.x[better] = x_adv[better]
-        self.value[better] = value[better]
+        # Clip by clip: a masked assignment would gather the clips first, another copy and three times as long.
+        for clip in better.nonzero().flatten().tolist():
+            self.x[clip] = x_adv[clip]
+        self.value = torch.where(better, value, self.value)
         self.fooled |= fooled
 
     def settle(self, x_adv: Tensor, fooled: Tensor, value: Tensor) -> None:
@@ -57,13 +59,16 @@ class Worst:
         self.update(x_adv, fooled & ~self.fooled, value.where(~self.fooled, -torch.inf))
 
     def part(self, index: Tensor) -> "Worst":
-        """The worst iterates of some clips, to go on from; `join` brings them back."""
+        """The worst iterates of some clips, to go on from; `join` brings them back. Of all: itself, not a copy."""
+        if len(index) == len(self.x):
+            return self
         part = Worst(self.x[index])
         part.fooled, part.value = self.fooled[index], self.value[index]
         return part
 
     def join(self, index: Tensor, part: "Worst") -> None:
-        self.x[index], self.fooled[index], self.value[index] = part.x, part.fooled, part.value
+        if part is not self:
+            self.x[index], self.fooled[index], self.value[index] = part.x, part.fooled, part.value
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def ascend(
     """`steps` sign steps from `start` up the objective, inside the eps-box around the clean clips and [0, 1].
 
     With `worst` it judges every iterate, the start and the last included, and returns the worst seen; without, it
-    returns the last. Draws nothing, so `seed` does not matter.
+    returns the last. Draws nothing, so `seed` does not matter. All iterates live in the memory of `start`.
     """
     x = climb.reference.x
     x_adv = project(start, x, eps)
@@ -116,7 +121,8 @@ def ascend(
         view = climb.at(x_adv)
         if worst is not None:
             worst.update(x_adv, view.fooled, view.value)
-        x_adv = project(x_adv + rule(view.gradient, eps) * view.gradient.sign_(), x, eps)
+        size = rule(view.gradient, eps)
+        x_adv = project(x_adv.add_(view.gradient.sign_().mul_(size)), x, eps)
     if worst is None:
         return x_adv
     view = climb.at(x_adv, gradient=False)

@@ -39,7 +39,9 @@ class Reference:
         self._clean: dict[Head, Tensor] = {}
 
     def part(self, index: Tensor) -> "Reference":
-        """The same for some of the clips."""
+        """The same for some of the clips; of all: itself, not a copy."""
+        if len(index) == len(self.x):
+            return self
         aim, assigned = (None if t is None else t[index] for t in (self.aim, self.assigned))
         return replace(self, x=self.x[index], y=self.y[index], aim=aim, assigned=assigned)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.certificate import Certificate
 from runtime.errors import BundleError
 from runtime.manifest import SCHEMA_VERSION, Manifest
 from runtime.probes import Probes
@@ -116,6 +117,19 @@ class Bundle:
         except BundleError as error:
             raise BundleError(f"bundle {self.root}: {error}") from None
         return data
+
+    def certificate(self) -> Certificate | None:
+        """What an audit vouched for, or None where no certificate lies in the bundle.
+
+        Raises:
+            BundleError: see `Certificate.parse`; or the seal does not agree with it.
+        """
+        if not (self.root / CERTIFICATE).exists():
+            return None
+        try:
+            return Certificate.parse(read_sealed(self.root, CERTIFICATE), self.digest, self.manifest)
+        except BundleError as error:
+            raise BundleError(f"bundle {self.root}: {error}") from None
 
     def is_current(self) -> bool:
         """Whether the manifest on the disk is still the one that was opened; reads that file only."""

@@ -21,7 +21,8 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text; raises ValueError if it holds control characters."""
     # Names reach terminals and logs; an escape sequence in them must not.
     if not text.isprintable():
         raise ValueError(f"{text[:80]!r} holds control characters")
@@ -29,7 +30,7 @@ def _printable(text: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain_name)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -114,7 +115,7 @@ class Manifest(_Strict):
         """
         try:
             # The version is judged alone: a later schema has other fields, and they are not what is wrong.
-            version = _Version.model_validate_json(data).schema_version
+            version = Version.model_validate_json(data).schema_version
             if version != SCHEMA_VERSION:
                 raise BundleError(
                     f"manifest.json has schema version {version!r:.40}, this runtime reads {SCHEMA_VERSION}; "
@@ -122,7 +123,7 @@ class Manifest(_Strict):
                 )
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise BundleError(f"manifest.json: {_first(error)}") from None
+            raise BundleError(f"manifest.json: {first_error(error)}") from None
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Manifest:
@@ -130,14 +131,17 @@ class Manifest(_Strict):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise BundleError(f"manifest: {_first(error)}") from None
+            raise BundleError(f"manifest: {first_error(error)}") from None
 
 
-class _Version(BaseModel):
+class Version(BaseModel):
+    """Nothing but the schema version, whatever it is."""
+
     schema_version: JsonValue
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """The first thing that broke a schema: where, and what is wrong there; without the hostile value."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     return f"{where}: {first['msg']}" if where else str(first["msg"])

@@ -1,0 +1,11 @@
+"""A loud word when the traffic no longer looks like what was certified.
+
+`baseline` is what the audit measured; `ranks` makes p-values of windows, `evidence` bets on them, `detector` runs the
+four tests, `watch` keeps count and raises alarms. `abstain` withholds single answers.
+"""
+
+from runtime.watch.abstain import Abstain
+from runtime.watch.baseline import Baseline
+from runtime.watch.watch import Alarm, Watch
+
+__all__ = ["Abstain", "Alarm", "Baseline", "Watch"]

@@ -1,0 +1,208 @@
+"""The watch: compares what the engine answers with what was certified, and says so when they differ."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from runtime.errors import BundleError, HardrouteError
+from runtime.prediction import Prediction
+from runtime.watch.baseline import Baseline
+from runtime.watch.detector import COLLAPSE, KINDS, LOAD, Detector
+from runtime.watch.recent import Recent
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle  # which reads certificates, and with them baselines
+
+FALSE_ALARM: Final = 1e-6
+REFRESH: Final = 10_000
+_MAX_SOURCES: Final = 4096
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The traffic no longer looks like what was certified.
+
+    Attributes:
+        kind: "load", "collapse", "low-margin" or "unknown".
+        text: one line: what was seen lately, and what was certified.
+        window: how many windows had been compared since the start (or the last reset) when it was raised.
+        expert: of "load" and "collapse": the one whose share changed; otherwise None.
+    """
+
+    kind: str
+    text: str
+    window: int
+    expert: int | None = None
+
+
+class Watch:
+    """Sequential tests of routes, margins and logits against a baseline. Threads may share one.
+
+    While windows and certified clips are exchangeable, the chance of any alarm within N compared windows
+    is at most `N * false_alarm`, for every N; docs/watch.md says what that asks for. An alarm stands, and is
+    not raised again, until `reset`.
+
+    Args:
+        baseline: what counts as normal.
+        false_alarm: per compared window; 1e-6: one false alarm in a million windows or fewer.
+        on_alarm: called with each new alarm, in the thread that observed it. If it raises, that is counted
+            and goes no further: a broken pager must not stop the service.
+        every: compare one of so many windows of each source. Windows that overlap, or follow each other in a
+            scene, are alike: thin them until they are not.
+        refresh: windows are compared with the certified clips and with all windows before them; after so many,
+            those are dropped. Bounds memory, and keeps what crept in slowly from becoming the norm.
+        seed: of the draws that break ties. None: from the system, so that nobody can prepare for them.
+
+    >>> watch = Watch.from_bundle(Bundle.open("models/zoo/motion"), on_alarm=print)  # doctest: +SKIP
+    >>> watch.observe(engine.predict("clip.mp4"))  # doctest: +SKIP
+    ()
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        *,
+        false_alarm: float = FALSE_ALARM,
+        on_alarm: Callable[[Alarm], object] | None = None,
+        every: int = 1,
+        refresh: int = REFRESH,
+        seed: int | None = None,
+    ) -> None:
+        if not 0 < false_alarm < 1:
+            raise HardrouteError(f"watch: false_alarm {false_alarm:g}: a chance per window lies between 0 and 1")
+        if every < 1 or refresh < 1:
+            raise HardrouteError(f"watch: every={every} and refresh={refresh} must be at least 1")
+        self.baseline = baseline
+        self.threshold = math.log(len(KINDS) / false_alarm)
+        self._on_alarm, self._every, self._refresh = on_alarm, every, refresh
+        self._rng = np.random.default_rng(seed)
+        self._lock = threading.Lock()
+        self._turns: OrderedDict[str, int] = OrderedDict()
+        self._observed = self._raised = self._callback_errors = 0
+        self._start()
+
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        false_alarm: float = FALSE_ALARM,
+        on_alarm: Callable[[Alarm], object] | None = None,
+        every: int = 1,
+        refresh: int = REFRESH,
+        seed: int | None = None,
+    ) -> Watch:
+        """A watch on the baseline in the bundle's certificate.
+
+        Raises:
+            BundleError: the bundle has no certificate, or one that is not valid for it.
+        """
+        certificate = bundle.certificate()
+        if certificate is None:
+            raise BundleError(
+                f"bundle {bundle.root}: no certificate.json in it to compare traffic with; "
+                "audit it with `python -m audit ... --attach`"
+            )
+        return cls(
+            certificate.baseline,
+            false_alarm=false_alarm,
+            on_alarm=on_alarm,
+            every=every,
+            refresh=refresh,
+            seed=seed,
+        )
+
+    def observe(self, prediction: Prediction, source: str = "") -> tuple[Alarm, ...]:
+        """Takes the next window of a source and gives the alarms that are new with it.
+
+        Args:
+            prediction: of the bundle that the baseline belongs to.
+            source: whose window it is; counts only for `every`.
+        """
+        with self._lock:
+            self._observed += 1
+            if not self._due(source):
+                return ()
+            raised = self._compare(prediction)
+        for alarm in raised:
+            self._tell(alarm)
+        return raised
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Those that stand, oldest first."""
+        with self._lock:
+            return tuple(self._standing.values())
+
+    def reset(self) -> None:
+        """Lets all alarms go and begins anew with the certified clips, as if no window had come."""
+        with self._lock:
+            self._start()
+
+    def metrics(self) -> dict[str, float]:
+        """What docs/watch.md lists, by names that suit Prometheus. Those in `_total` only ever grow."""
+        with self._lock:
+            found: dict[str, float] = {
+                "observed_total": self._observed,
+                "alarms_total": self._raised,
+                "callback_errors_total": self._callback_errors,
+                "compared": self._compared,
+                "threshold": self.threshold,
+                "low_margin_share": self._recent.low,
+                "odd_share": self._recent.odd,
+                "label_distance": self._recent.label_distance,
+            }
+            for kind in KINDS:
+                name = kind.replace("-", "_")
+                found[f"alarm_{name}"] = float(kind in self._standing)
+                found[f"evidence_{name}"] = self._detector.evidence[kind].log
+            for expert, (now, certified) in enumerate(zip(self._recent.load, self._recent.certified, strict=True)):
+                found[f"load_expert_{expert}"] = float(now)
+                found[f"certified_load_expert_{expert}"] = float(certified)
+            return found
+
+    def _start(self) -> None:
+        self._standing: dict[str, Alarm] = {}
+        self._compared = 0
+        self._recent = Recent(self.baseline)
+        self._detector = Detector(self.baseline, self._rng)
+
+    def _due(self, source: str) -> bool:
+        if self._every == 1:
+            return True
+        turn = self._turns.pop(source, 0)
+        self._turns[source] = (turn + 1) % self._every
+        if len(self._turns) > _MAX_SOURCES:
+            self._turns.popitem(last=False)
+        return turn == 0
+
+    def _compare(self, prediction: Prediction) -> tuple[Alarm, ...]:
+        if self._detector.windows == self._refresh:
+            self._detector = Detector(self.baseline, self._rng)
+        self._detector.add(prediction)
+        self._recent.add(prediction)
+        self._compared += 1
+        new = []
+        for kind, evidence in self._detector.evidence.items():
+            if evidence.log >= self.threshold and kind not in self._standing:
+                expert = evidence.stream if kind in (COLLAPSE, LOAD) else None
+                new.append(Alarm(kind, self._recent.describe(kind, expert), self._compared, expert))
+        self._standing |= {alarm.kind: alarm for alarm in new}
+        self._raised += len(new)
+        return tuple(new)
+
+    def _tell(self, alarm: Alarm) -> None:
+        if self._on_alarm is None:
+            return
+        try:
+            self._on_alarm(alarm)
+        except Exception:  # whatever it is, the clip was answered
+            with self._lock:
+                self._callback_errors += 1

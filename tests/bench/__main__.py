@@ -18,12 +18,19 @@ from rich.table import Table
 
 from runtime.errors import MethodError, main
 from tests.bench.attacking import attacking
+from tests.bench.decoding import decoding
 from tests.bench.measure import Ratio
 from tests.bench.serving import serving
+from tests.bench.streaming import streaming
 from tests.bench.subject import Subject
 
 # A bench of another part is a module of its own and a row here.
-BENCHES: dict[str, Callable[[Subject], list[Ratio]]] = {"serving": serving, "attacking": attacking}
+BENCHES: dict[str, Callable[[Subject], list[Ratio]]] = {
+    "serving": serving,
+    "decoding": decoding,
+    "streaming": streaming,
+    "attacking": attacking,
+}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

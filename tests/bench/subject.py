@@ -12,6 +12,7 @@ import numpy as np
 
 from models import VideoMoE, load_twin
 from runtime import Engine
+from runtime.backends import Session, open_backend
 from runtime.clips import load_clips, open_set
 
 
@@ -32,6 +33,12 @@ class Subject:
     @cached_property
     def twin(self) -> VideoMoE:
         return load_twin(self.bundle)
+
+    @cached_property
+    def sessions(self) -> tuple[Session, ...]:
+        """The bare networks on the CPU: the router, then the experts."""
+        library, bundle = open_backend("cpu"), self.engine.bundle
+        return tuple(library.load(bundle.read(name), name) for name in bundle.manifest.networks)
 
     @classmethod
     @contextmanager

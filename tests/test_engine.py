@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from runtime import BackendError, Bundle, BundleError, ClipError, Engine, Probes, Route, decode
+from runtime import BackendError, Bundle, BundleError, ClipError, Engine, EngineError, Probes, Route, Timing, decode
 from runtime.backends import OnnxRuntime, Session
 from runtime.prediction import softmax
 from tests.bundles import (
@@ -295,6 +297,48 @@ def test_a_closed_engine_says_so(tiny: TinyBundle) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         engine.predict_batch(random_frames(1))
     engine.close()
+
+
+def test_route_and_answer_are_the_halves_of_a_prediction(tiny: TinyBundle, engine: Engine) -> None:
+    frames = random_frames(9, seed=4)
+    router_logits = engine.route(frames)
+    logits = np.stack([engine.answer(int(e), frames[n : n + 1])[0] for n, e in enumerate(router_logits.argmax(axis=1))])
+    halves = engine.predictions(router_logits, logits, [Timing(0, 1, 2)] * 9)
+    for half, whole in zip(halves, engine.predict_batch(frames), strict=True):
+        assert (half.label, half.route.expert) == (whole.label, whole.route.expert)
+        np.testing.assert_allclose(half.probabilities, whole.probabilities, atol=1e-6)
+        assert half.milliseconds == Timing(0, 1, 2)
+    for call in (engine.route, partial(engine.answer, 0)):
+        with pytest.raises(ClipError, match="expected uint8"):
+            call(frames.astype(np.float32))
+
+
+def test_batches_too_large_to_keep_memory_for(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, frames = Engine.load(tiny.root, threads=1), random_frames(12, seed=8)
+    kept = [engine.predict_batch(frames[:count]) for count in (12, 5, 12)][-1]
+    monkeypatch.setattr("runtime.networks._SCRATCH_BYTES", 0)
+    fresh = engine.predict_batch(frames)
+    for a, b in zip(kept, fresh, strict=True):
+        np.testing.assert_array_equal(a.logits, b.logits)
+
+
+def test_a_forked_child_is_told_to_load_for_itself(tiny: TinyBundle) -> None:
+    engine = Engine.load(tiny.root, threads=1)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            engine.predict_batch(random_frames(1))
+            os.write(writing, b"answered")
+        except EngineError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1000).decode() == (
+        "the engine was loaded before a fork and cannot work in the child; load it there"
+    )
+    assert engine.predict_batch(random_frames(1))
 
 
 def test_margins_and_softmax_at_the_edges() -> None:

@@ -15,9 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from runtime.backends.base import INPUT, Session, brief
+from runtime.backends.cache import cache_folder
+from runtime.backends.ortgpu import BoundSession
 from runtime.errors import BackendError, BundleError
 
-_INPUT: Final = "clip"
 _FATAL_ONLY: Final = 4
 
 
@@ -42,10 +44,14 @@ def _no_options(name: str, model: bytes) -> dict[str, str]:
     return {}
 
 
+def _full_precision(name: str, model: bytes) -> dict[str, str]:
+    # On by default, TF32 keeps 10 bits of a factor: another network than the one that was certified.
+    return {"use_tf32": "0"}
+
+
 def _engine_cache(name: str, model: bytes) -> dict[str, str]:
     # TensorRT's cache mixes engines of equal graph names: each network, and each version of it, has a prefix.
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardroute" / "tensorrt"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = cache_folder("tensorrt")
     prefix = f"{Path(name).stem}-{hashlib.sha256(model).hexdigest()[:16]}"
     return {
         "trt_engine_cache_enable": "True",
@@ -69,7 +75,7 @@ def _preload_tensorrt(ort: Any) -> None:
         importlib.import_module("tensorrt")
 
 
-_CUDA = ("CUDAExecutionProvider", _no_options)
+_CUDA = ("CUDAExecutionProvider", _full_precision)
 # What onnxruntime-gpu 1.31 links; the driver first, since nothing else helps without it.
 _CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9")
 _GPU_NEEDS = "an NVIDIA GPU and driver, the extra `hardroute[gpu]` (onnxruntime-gpu), CUDA 13 and cuDNN 9"
@@ -116,7 +122,7 @@ class OnnxRuntime:
         if missing := [library for library in self._provider.libraries if not _loads(library)]:
             raise self._unavailable(f"{missing[0]} cannot be loaded")
 
-    def load(self, model: bytes, name: str) -> OnnxRuntimeSession:
+    def load(self, model: bytes, name: str) -> Session:
         """See `Backend.load`."""
         wanted = self._provider.chain[0][0]
         try:
@@ -128,12 +134,17 @@ class OnnxRuntime:
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             if wanted == "CPUExecutionProvider":
-                raise BundleError(f"{name}: onnxruntime cannot load it ({_brief(error)})") from None
-            raise self._unavailable(_brief(error)) from None
+                raise BundleError(f"{name}: onnxruntime cannot load it ({brief(error)})") from None
+            raise self._unavailable(brief(error)) from None
         # A provider whose libraries are missing is dropped with no more than a log line.
         if session.get_providers()[0] != wanted:
             raise self._unavailable("its libraries do not load here")
-        return OnnxRuntimeSession(session, name)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if [(i.name, i.type) for i in inputs] != [(INPUT, "tensor(float)")] or len(outputs) != 1:
+            raise BundleError(f"{name} must take one float32 input {INPUT!r} and have one output")
+        if wanted == "CPUExecutionProvider":
+            return OnnxRuntimeSession(session, outputs[0].name, name)
+        return BoundSession(self._ort, session, outputs[0].name, name)
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -155,20 +166,17 @@ class OnnxRuntime:
 class OnnxRuntimeSession:
     """One network in onnxruntime. See `Session`."""
 
-    def __init__(self, session: Any, name: str) -> None:
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if [(i.name, i.type) for i in inputs] != [(_INPUT, "tensor(float)")] or len(outputs) != 1:
-            raise BundleError(f"{name} must take one float32 input {_INPUT!r} and have one output")
+    def __init__(self, session: Any, output: str, name: str) -> None:
         self._session = session
-        self._outputs = [outputs[0].name]
+        self._outputs = [output]
         self._name = name
 
     def run(self, clips: np.ndarray) -> np.ndarray:
         """See `Session.run`."""
         try:
-            return self._session.run(self._outputs, {_INPUT: clips})[0]
+            return self._session.run(self._outputs, {INPUT: clips})[0]
         except Exception as error:  # as above
-            raise BackendError(f"{self._name}: onnxruntime failed ({_brief(error)})") from None
+            raise BackendError(f"{self._name}: onnxruntime failed ({brief(error)})") from None
 
 
 def _loads(library: str) -> bool:
@@ -179,7 +187,3 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

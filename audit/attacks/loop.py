@@ -123,6 +123,7 @@ def ascend(
             worst.update(x_adv, view.fooled, view.value)
         size = rule(view.gradient, eps)
         x_adv = project(x_adv.add_(view.gradient.sign_().mul_(size)), x, eps)
+        del view  # or its gradient would be held through the next pass
     if worst is None:
         return x_adv
     view = climb.at(x_adv, gradient=False)

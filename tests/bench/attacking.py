@@ -40,10 +40,9 @@ def attacking(subject: Subject) -> list[Ratio]:
     def ours() -> Tensor:
         return ATTACKS["pgd-hard"](twin, x, y, EPS, steps=10)
 
-    memory = [peak_bytes(call) / x.nbytes for call in (ours, plain)]
     return [
         compare(f"PGD-10 / minimal loop, {len(x)} clips", ours, plain, goal=1.05, turns=15),
-        Ratio.counted("PGD-10 / minimal loop, most memory held", *memory, "copies of the batch"),
+        Ratio.counted("PGD-10 / minimal loop, memory held", peak_bytes(ours) / 2**20, peak_bytes(plain) / 2**20, "MiB"),
         *(passes(subject, eps) for eps in (8 / 255, 16 / 255)),
     ]
 
@@ -54,4 +53,6 @@ def passes(subject: Subject, eps: float) -> Ratio:
     result = evaluate(subject.twin, x, y, eps=(eps,), suite=SUITE, steps=STEPS, thorough=False)
     report = spent(result.costs, len(x))
     each = (report[key]["expert_passes"] for key in ("spent", "without_removal"))
-    return Ratio.counted(f"suite '{SUITE}', {STEPS} steps, eps {eps * 255:g}/255: fallen removed / all", *each, "passes")
+    return Ratio.counted(
+        f"suite '{SUITE}', {STEPS} steps, eps {eps * 255:g}/255: fallen removed / all", *each, "passes"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -95,11 +96,11 @@ def _xy(points: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
     return [point["eps_255"] for point in points], [100 * (point["share"] or 0.0) for point in points]
 
 
-def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty drawing in the report's style, width x height in inches, with its axes side by side."""
+def figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty drawing in the report's style, width x height in inches, with its axes row by row."""
     # Figure, not pyplot: no global state, and nothing that waits for a display.
     drawing = Figure(figsize=(width, height), layout="constrained")
-    every = [drawing.add_subplot(1, columns, n + 1) for n in range(columns)]
+    every = [drawing.add_subplot(rows, columns, n + 1) for n in range(rows * columns)]
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)
@@ -119,3 +120,10 @@ def svg(drawing: Figure) -> str:
         drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def save(drawing: Figure, path: str | Path) -> None:
+    """The drawing as a PNG file, which appears whole or not at all."""
+    temporary = Path(path).with_suffix(".tmp")
+    drawing.savefig(temporary, format="png", dpi=120)
+    temporary.replace(path)

@@ -1,24 +1,17 @@
 """`python -m training fit` hardens a model; `python -m training export` turns a run into a bundle."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from models import build_model, find_expert
-from models.published import start_from
-from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
-from runtime.errors import DataError, main
+from runtime.errors import main
 from training.export import export_bundle
+from training.fitting import fit_run
 from training.options import with_settings
-from training.precision import Precision
-from training.run import Run, RunRecord
-from training.screen import Screen, console
-from training.settings import FitSettings, settings_from
+from training.run import Run
+from training.settings import settings_from
 from training.team import Team
-from training.trainer import Trainer, require_device
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -37,50 +30,12 @@ def fit(
     run = Run.open(out) if resume and (out / "run.json").exists() else None
     settings = run.record.settings if run else settings_from({"data": data, **given})
     with Team.join(settings.device) as team:
-        clip_set = checked(settings, run, team)
-        train, val = clips_of(clip_set, settings)
-        run = run or created(out, settings, clip_set, team)
-        screen = Screen(settings.epochs, silent=not team.leads)
-        trainer = Trainer(run, train, val, screen, team)
-        with screen.progress:
-            trainer.go()
+        run = fit_run(settings, out, team, run)
         if not team.leads:
             return
     best = run.best
     typer.echo(f"best epoch {best['epoch']}: clean {best['clean']:.3f}, robust {best['robust']:.3f}, n={best['clips']}")
     typer.echo(f"next: python -m training export {out} --out BUNDLE")
-
-
-def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
-    """The labelled set of a run; whatever is wrong with its settings is found before a folder is made."""
-    for kind in settings.kinds:
-        find_expert(kind)
-    require_device(settings.device)
-    Precision(settings.precision, settings.device)
-    settings.check_team(team.size)
-    clip_set = open_set(settings.data)
-    if run and clip_set.classes != run.record.classes:
-        raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
-    if settings.init and run is None:
-        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
-    return clip_set
-
-
-def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
-    """Training clips, and the validation clips that are attacked after each epoch."""
-    console.print(f"reading {clip_set.name}")
-    val = clip_set.split("val")
-    chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
-    return load_clips(clip_set.split("train"), settings.contract), load_clips(chosen, settings.contract)
-
-
-def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
-    """A new run's folder, made by one of the processes."""
-    if team.leads:
-        tools = {"python": platform.python_version(), "torch": version("torch")}
-        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
-    team.wait()
-    return Run.open(out)
 
 
 @app.command()

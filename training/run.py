@@ -5,6 +5,7 @@ metrics.jsonl         one line per finished epoch
 best/                 twin.safetensors, twin.json: averaged weights of the best robust validation accuracy
 epoch-0007/           twin, and everything that resuming needs; only the newest is kept
 state.json            which epoch folder is the newest
+dynamics.png, events/ how it went, as a picture and for TensorBoard
 """
 
 import json

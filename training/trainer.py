@@ -14,6 +14,7 @@ from models.published import start_from
 from runtime.clips import ClipArrays
 from runtime.errors import BackendError
 from training.batches import augment, batches
+from training.dynamics import draw, write_events
 from training.losses import step_loss
 from training.methods import Step, find_method
 from training.optimiser import adamw, budget, learning_rate, names_of, optimizer_state, restore_optimizer
@@ -93,6 +94,8 @@ class Trainer:
                 }
                 self.watch.epoch(metrics)
                 self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
+                write_events(self.run.root / "events", metrics)
+                draw(self.run.root / "dynamics.png", self.run.metrics)
                 self.reporter.epoch(metrics)
             self.team.wait()
 

@@ -12,8 +12,9 @@ from models import VideoMoE
 from runtime.clips import ClipArrays
 from training.batches import batches
 
-# Two paths that mask different things: the margin through hard dispatch, and the joint attack through the gate.
-WATCHED = ("pgd-margin", "j-tlga")
+# One step and many, through hard dispatch and through the gate, at the router and at all of it: they mask different
+# things, and where the one-step figure rises while the others fall, training has overfitted to its inner attack.
+WATCHED = ("fgsm", "pgd-margin", "tlga-r", "j-tlga")
 
 
 def validate(
@@ -28,6 +29,7 @@ def validate(
 ) -> dict[str, Any]:
     """Accuracies, load and load entropy on clean clips and on clips attacked by WATCHED (worst case per clip)."""
     clean, robust, routes, attacked, flips = [], [], [], [], []
+    under: dict[str, list[Tensor]] = {name: [] for name in WATCHED}
     for x, y in batches(clips, batch, device):
         with frozen(model), torch.no_grad():
             out = model.outputs(x)
@@ -39,7 +41,8 @@ def validate(
             x_adv = ATTACKS[name](model, x, y, eps, steps, seed)
             with frozen(model), torch.no_grad():
                 out = model.outputs(x_adv)
-                good = good & (out.deployed.argmax(1) == y)
+                under[name].append(clean[-1] & (out.deployed.argmax(1) == y))
+            good = good & under[name][-1]
         robust.append(good)
         attacked.append(out.route)
         flips.append(out.route != route)
@@ -47,6 +50,7 @@ def validate(
     return {
         "clean": _share(clean),
         "robust": _share(robust),
+        "under": {name: _share(held) for name, held in under.items()},
         "load": before.tolist(),
         "load_entropy": load_entropy(before),
         "attacked_load_entropy": load_entropy(after),

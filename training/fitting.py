@@ -1,0 +1,63 @@
+"""One run from its settings: checked, its clips read, its folder made, trained to the end."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from models import build_model, find_expert
+from models.published import start_from
+from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
+from runtime.errors import DataError
+from training.precision import Precision
+from training.run import Run, RunRecord
+from training.screen import Screen, console
+from training.settings import FitSettings
+from training.team import Team
+from training.trainer import Trainer, require_device
+
+
+def fit_run(settings: FitSettings, out: Path, team: Team, run: Run | None = None) -> Run:
+    """Trains a new run in `out`, or goes on with `run`.
+
+    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made.
+    """
+    clip_set = checked(settings, run, team)
+    train, val = clips_of(clip_set, settings)
+    run = run or created(out, settings, clip_set, team)
+    screen = Screen(settings.epochs, silent=not team.leads)
+    trainer = Trainer(run, train, val, screen, team)
+    with screen.progress:
+        trainer.go()
+    return run
+
+
+def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
+    """The labelled set of a run that can be carried out."""
+    for kind in settings.kinds:
+        find_expert(kind)
+    require_device(settings.device)
+    Precision(settings.precision, settings.device)
+    settings.check_team(team.size)
+    clip_set = open_set(settings.data)
+    if run and clip_set.classes != run.record.classes:
+        raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
+    if settings.init and run is None:
+        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
+    return clip_set
+
+
+def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
+    """Training clips, and the validation clips that are attacked after each epoch."""
+    console.print(f"reading {clip_set.name}")
+    val = clip_set.split("val")
+    chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
+    return load_clips(clip_set.split("train"), settings.contract), load_clips(chosen, settings.contract)
+
+
+def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
+    """A new run's folder, made by one of the processes."""
+    if team.leads:
+        tools = {"python": platform.python_version(), "torch": version("torch")}
+        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
+    team.wait()
+    return Run.open(out)

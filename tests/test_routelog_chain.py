@@ -196,6 +196,13 @@ def test_hostile_lines_are_breaks_and_no_tracebacks(
     assert checked(copy, line + b"\n").broken  # and alone
 
 
+def test_a_name_that_stands_twice_is_a_break(copy: Path) -> None:
+    # Of two labels one reader takes the first, another the last.
+    line = b'{"seq": 1, "prev": "%s", "label": "left"' % (b"0" * 64)
+    assert checked(copy, line + b"}\n").broken == 0
+    assert checked(copy, line + b', "label": "right"}\n').broken == 1
+
+
 def test_marks_full_of_nonsense_count_for_nothing(copy: Path) -> None:
     body = json.dumps({"lost": -3, "torn": [1], "oldest": 10**30, "unsynced": "many"})[1:]
     report = checked(copy, b'{"seq": 1, "prev": "%s", %s\n' % (b"0" * 64, body.encode()))

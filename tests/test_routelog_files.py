@@ -19,6 +19,8 @@ from runtime.routelog.verify import verify_log
 from tests import kill_log
 from tests.routelogs import family, record, write
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def clips(path: Path) -> list[str]:
     return [json.loads(line)["clip"] for file in family(path) for line in file.read_text().splitlines()]
@@ -98,6 +100,9 @@ def test_rotation_goes_on_wherever_a_crash_stopped_it(tmp_path: Path) -> None:
     path.with_name("log.next").write_bytes(b"")
     os.link(path, path.with_name("log.000000000001"))
     assert (verify_log([path]).broken, verify_log([path]).lines) == (0, 3)
+    RouteLog(path).close()
+    assert family(path) == [path]  # one name again: a copy of the folder would have every line twice
+    os.link(path, path.with_name("log.000000000001"))
     write(path, 2, max_bytes=1)
     assert verify_log([path], head=(head, seq)).broken == 0
     # The new file is in place and still empty.
@@ -254,6 +259,38 @@ def test_a_forked_child_may_not_write_and_keeps_no_lock(tmp_path: Path) -> None:
         go.set()
         idle.join()
     assert verify_log([path]).lines == 3
+
+
+def test_a_child_that_outlives_its_parent_keeps_no_lock(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from runtime import RouteLog
+from tests.routelogs import record
+log = RouteLog(sys.argv[1])
+log.append(record())
+if os.fork():
+    os._exit(0)  # as if killed: nothing is closed
+print("child", flush=True)
+sys.stdin.read()
+"""
+    path = tmp_path / "log"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"child\n"
+        assert parent.wait(60) == 0
+        write(path, 1)
+    assert verify_log([path]).lines == 2
+
+
+def test_closing_gives_the_lock_back_whoever_else_has_the_file_open(tmp_path: Path) -> None:
+    # A process that is being started has all files of its parent until it becomes the other program.
+    log = RouteLog(tmp_path / "log")
+    log.append(record())
+    assert log._disk is not None
+    copied = os.dup(log._disk._file.fileno())
+    log.close()
+    write(tmp_path / "log", 1)
+    os.close(copied)
 
 
 def test_a_log_that_somebody_moves_or_deletes_goes_on(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 from runtime.errors import HardrouteError
 from runtime.routelog.chain import GENESIS
 from runtime.routelog.disk import ChainFile
+from runtime.routelog.files import rotated_files
 from runtime.routelog.options import Options, check_place
 from runtime.routelog.record import EventRecord, Record
 
@@ -57,7 +58,8 @@ class RouteLog:
         self._timer: threading.Timer | None = None
         self._room = threading.BoundedSemaphore(queue)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="route-log")
-        self._disk = ChainFile(self.path, self._options) if self.path.exists() else None
+        begun = self.path.exists() or rotated_files(Path(os.path.realpath(self.path)))
+        self._disk = ChainFile(self.path, self._options) if begun else None
 
     @property
     def head(self) -> str:

@@ -1,7 +1,8 @@
-"""`python -m tests.parity BUNDLE --data SET`: do the twin, the split files and moe.onnx say the same, and who ran?"""
+"""`python -m tests.parity BUNDLE --data SET --backend NAME`: does every form of a bundle say the same, and who ran?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +13,19 @@ import typer
 
 from models import load_twin
 from runtime import Engine
-from runtime.backends import Session, open_backend
-from runtime.clips import load_clips, open_set, to_network
-from runtime.errors import main
+from runtime.backends import AUTO, BACKENDS, Session, open_backend
+from runtime.clips import ClipArrays, load_clips, open_set, to_network
+from runtime.errors import BackendError, main
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Answers = tuple[np.ndarray, np.ndarray]  # logits (N, K), routes (N,)
 
 
 class Counting:
     """A backend that counts the clips that each network is given."""
 
-    def __init__(self) -> None:
-        self.backend = open_backend("cpu")
+    def __init__(self, name: str) -> None:
+        self.backend = open_backend(name)
         self.clips: dict[str, int] = {}
 
     def load(self, model: bytes, name: str) -> Session:
@@ -40,41 +42,81 @@ class Counted:
         return self.session.run(clips)
 
 
+def twin_answers(bundle: Path) -> Callable[[np.ndarray], Answers]:
+    twin = load_twin(bundle)
+
+    def answer(frames: np.ndarray) -> Answers:
+        with torch.no_grad():
+            outputs = twin.outputs(torch.from_numpy(to_network(frames)))
+        return outputs.deployed.numpy(), outputs.route.numpy()
+
+    return answer
+
+
+def engine_answers(bundle: Path, backend: Counting) -> Callable[[np.ndarray], Answers]:
+    # Without the probes: what a backend that they would refuse gets wrong is what this is to show.
+    engine = Engine.load(bundle, backend, verify=False)
+
+    def answer(frames: np.ndarray) -> Answers:
+        found = engine.predict_batch(frames)
+        return np.stack([p.logits for p in found]), np.array([p.route.expert for p in found])
+
+    return answer
+
+
+def single_answers(file: Path) -> Callable[[np.ndarray], Answers]:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def answer(frames: np.ndarray) -> Answers:
+        logits, route = session.run(["logits", "route"], {"clip": to_network(frames)})
+        return logits, route
+
+    return answer
+
+
+def over(clips: ClipArrays, batch: int, answer: Callable[[np.ndarray], Answers]) -> Answers:
+    pieces = [answer(clips.frames[start : start + batch]) for start in range(0, len(clips.labels), batch)]
+    return np.concatenate([logits for logits, _ in pieces]), np.concatenate([routes for _, routes in pieces])
+
+
 @app.command()
 def parity(
-    bundle: Annotated[Path, typer.Argument(help="a bundle exported with --single")],
-    data: Annotated[str, typer.Option(help="labelled set; its test split is used")],
+    bundle: Annotated[Path, typer.Argument(help="a bundle with its twin")],
+    data: Annotated[str, typer.Option(help="labelled set")],
+    split: Annotated[list[str] | None, typer.Option(help="splits to use; default test")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help=f"some of {', '.join(BACKENDS)}; default all here")] = None,
     batch: Annotated[int, typer.Option(help="clips per call")] = 16,
 ) -> None:
-    """Compare labels, routes and logits over a set's test split."""
-    counting = Counting()
-    with Engine.load(bundle, backend=counting, verify=False) as engine:
-        clips = load_clips(open_set(data).split("test"), engine.contract)
-        single = onnxruntime.InferenceSession(bundle / "moe.onnx", providers=["CPUExecutionProvider"])
-        twin = load_twin(bundle)
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in ("twin", "split", "single")}
-        routes: dict[str, list[np.ndarray]] = {name: [] for name in rows}
-        for start in range(0, len(clips.labels), batch):
-            frames = clips.frames[start : start + batch]
-            x = to_network(frames)
-            with torch.no_grad():
-                outputs = twin.outputs(torch.from_numpy(x))
-                rows["twin"].append(outputs.deployed.numpy())
-                routes["twin"].append(outputs.route.numpy())
-            answers = engine.predict_batch(frames)
-            rows["split"].append(np.stack([a.logits for a in answers]))
-            routes["split"].append(np.array([a.route.expert for a in answers]))
-            logits, route = single.run(["logits", "route"], {"clip": x})
-            rows["single"].append(logits)
-            routes["single"].append(route)
-    expected, chosen = np.concatenate(rows["twin"]), np.concatenate(routes["twin"])
-    print(f"{len(chosen)} clips, batch {batch}; load of the twin's route {np.bincount(chosen).tolist()}")
-    for name in ("split", "single"):
-        found, route = np.concatenate(rows[name]), np.concatenate(routes[name])
-        same = int((found.argmax(1) == expected.argmax(1)).sum()), int((route == chosen).sum())
-        print(f"{name:6} against twin: {same[0]} labels and {same[1]} routes of {len(chosen)} equal, "
-              f"largest logit difference {np.abs(found - expected).max():.2e}")  # fmt: skip
-    print(f"clips run by each network of the split files: {counting.clips}")
+    """Compare labels, routes and logits of each backend and of moe.onnx with the PyTorch twin's."""
+    with Engine.load(bundle, AUTO) as engine:
+        print(engine.chosen_because)
+        manifest, contract = engine.bundle.manifest, engine.contract
+    for name in split or ["test"]:
+        clips = load_clips(open_set(data).split(name), contract)
+        expected, chosen = over(clips, batch, twin_answers(bundle))
+        right = int((expected.argmax(1) == clips.labels).sum())
+        print(f"{name}: {len(chosen)} clips, batch {batch}; the twin gets {right} right, load {np.bincount(chosen)}")
+
+        def report(what: str, answers: Answers, expected: np.ndarray = expected, chosen: np.ndarray = chosen) -> None:
+            logits, routes = answers
+            labels = int((logits.argmax(1) == expected.argmax(1)).sum())
+            gap = np.abs(logits - expected)[routes == chosen].max()
+            print(
+                f"  {what:14} {labels} labels and {int((routes == chosen).sum())} routes of {len(chosen)} as the twin; "
+                f"largest logit difference where the route agrees {gap:.2e}"
+            )
+
+        for option in backend or BACKENDS:
+            try:
+                counting = Counting(option)
+                found = over(clips, batch, engine_answers(bundle, counting))
+            except BackendError as error:
+                print(f"  {option:14} {str(error).split('; it needs')[0]}")
+                continue
+            report(option, found)
+            print(f"  {'':14} clips run: {counting.clips}")
+        if manifest.single:
+            report(manifest.single, over(clips, batch, single_answers(bundle / manifest.single)))
 
 
 if __name__ == "__main__":

@@ -48,11 +48,10 @@ def attacking(subject: Subject) -> list[Ratio]:
 
 
 def passes(subject: Subject, eps: float) -> Ratio:
-    """Forward and backward passes of a clip through an expert, verdicts included, over the whole suite."""
-    x, y = torch.from_numpy(to_network(subject.frames)), torch.from_numpy(subject.labels)
+    """Forward passes plus backward passes of a clip through an expert, verdicts included, over the whole suite."""
+    x, y = torch.from_numpy(to_network(subject.frames[::2])), torch.from_numpy(subject.labels[::2])
     result = evaluate(subject.twin, x, y, eps=(eps,), suite=SUITE, steps=STEPS, thorough=False)
     report = spent(result.costs, len(x))
-    each = (report[key]["expert_passes"] for key in ("spent", "without_removal"))
-    return Ratio.counted(
-        f"suite '{SUITE}', {STEPS} steps, eps {eps * 255:g}/255: fallen removed / all", *each, "passes"
-    )
+    removed, everything = (report[key]["expert_passes"] for key in ("spent", "without_removal"))
+    name = f"suite '{SUITE}', {STEPS} steps, eps {eps * 255:g}/255: fallen removed / all"
+    return Ratio.counted(name, removed, everything, "passes")

@@ -22,7 +22,8 @@ from runtime.backends import OnnxRuntime, Session
 from runtime.service.http import create_app
 from runtime.service.service import Service
 from runtime.service.settings import ServiceSettings
-from tests.bundles import CLASSES, CONTRACT, TinyBundle, digest_of, make_bundle, write_video
+from runtime.watch import Abstain, Baseline, Watch
+from tests.bundles import CLASSES, CONTRACT, TinyBundle, digest_of, make_bundle, random_frames, write_video
 from tests.videos import grey_frames, write, write_avi
 
 PREDICT = "/v1/predict"
@@ -316,3 +317,54 @@ def test_a_token_opens_everything_but_the_probes(engine: Engine, video: Path) ->
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         assert send(client, video).status_code == 200
         assert metric(client, "hardroute_requests_total", code="401") == 17
+
+
+def test_a_withheld_answer_names_no_label_but_the_log_does(engine: Engine, video: Path, tmp_path: Path) -> None:
+    with (
+        RouteLog(tmp_path / "routes.jsonl") as log,
+        serving(engine, log=log, abstain=Abstain(margin=1.0)) as client,
+    ):
+        answer = send(client, video).json()
+        assert metric(client, "hardroute_abstained_total") == 1
+    assert answer["abstained"] is True
+    assert (answer["label"], answer["probability"], answer["probabilities"]) == (None, None, None)
+    line = json.loads((tmp_path / "routes.jsonl").read_text())
+    assert line["abstained"] is True
+    assert line["label"] in CLASSES
+
+
+def test_an_alarm_reaches_log_answer_and_metrics(engine: Engine, video: Path, tmp_path: Path) -> None:
+    """Certified on many kinds of clips, sent one and the same: sooner or later the watch must speak up."""
+    watch = Watch(Baseline.of(engine.predict_batch(random_frames(64))), false_alarm=0.9, seed=0)
+    with RouteLog(tmp_path / "routes.jsonl") as log, serving(engine, log=log, watch=watch) as client:
+        assert client.get("/v1/watch").json()["observed_total"] == 0
+        sent = 0
+        answer: dict[str, Any] = {}
+        while "alarms" not in answer and sent < 200:
+            sent += 1
+            answer = send(client, video).json()
+        assert answer["alarms"] == [alarm.kind for alarm in watch.alarms]
+        assert client.get("/v1/watch").json()["observed_total"] == sent
+        assert metric(client, "hardroute_watch_alarms_total") == len(answer["alarms"])
+    assert json.loads((tmp_path / "routes.jsonl").read_text().splitlines()[-1])["alarms"] == answer["alarms"]
+
+
+def test_without_a_watch_that_is_said(engine: Engine) -> None:
+    with serving(engine) as client:
+        assert client.get("/v1/watch").json() == {"on": False}
+
+
+def test_streams_are_served_beside_the_clients(engine: Engine, video: Path, tmp_path: Path) -> None:
+    with RouteLog(tmp_path / "routes.jsonl") as log:
+        service = Service(engine, log=log)
+        with TestClient(create_app(service)) as client:
+            service.hub.add(video, name="door", seconds=0.25)
+            assert send(client, video).status_code == 200
+            assert service.hub.join(60)
+            windows = metric(client, "hardroute_stream_windows_total", stream="door", outcome="answered")
+            assert windows == 4
+            assert metric(client, "hardroute_stream_frames_total", stream="door") == 12
+            assert metric(client, "hardroute_clips_total") == windows + 1
+    lines = list(map(json.loads, (tmp_path / "routes.jsonl").read_text().splitlines()))
+    assert [line["window"]["index"] for line in lines if line.get("stream") == "door"] == [0, 1, 2, 3]
+    assert [line["clip"] for line in lines if "stream" not in line] == ["cat.mp4"]

@@ -48,8 +48,8 @@ def serving(tiny: TinyBundle, folder: Path, *arguments: str) -> Iterator[tuple[s
     ) as process:  # fmt: skip
         try:
             assert process.stdout
-            found = re.search(r"http://\[?([\d.:]+?)\]?:(\d+) ", process.stdout.readline())
-            assert found, process.stderr and process.stderr.read()
+            found = re.search(r"http://([\d.]+):(\d+), unwatched", process.stdout.readline())
+            assert found
             yield process, found[1], int(found[2])
         finally:
             process.kill()
@@ -108,6 +108,9 @@ def test_binding_elsewhere_without_a_token_is_warned_of(tiny: TinyBundle, tmp_pa
         (("--token-file", "words"), "one word"),
         (("--log", "no/such/folder/routes.jsonl"), "no such folder"),
         (("--backend", "abacus"), "abacus"),
+        (("--stream", "door"), "expected NAME=SOURCE"),
+        (("--no-watch", "--stream", "door=nowhere.mp4"), "nowhere.mp4"),
+        (("--watch",), "no certificate"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -15,7 +15,7 @@ from starlette.types import Message
 from runtime.service.bodies import FormBody
 from runtime.service.refusal import Refusal
 from runtime.service.settings import ServiceSettings
-from runtime.service.uploads import OVERHEAD_BYTES, received, safe_name
+from runtime.service.uploads import OVERHEAD_BYTES, WRITE_BYTES, received, safe_name
 
 BOUNDARY = "----edge"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -82,6 +82,12 @@ def test_a_raw_body_is_the_video(tmp_path: Path, kind: str) -> None:
 def test_a_form_brings_its_file_and_name(tmp_path: Path) -> None:
     body = form(part("note", b"hello"), part("file", AVI, "films/cat.avi"), part("more", b"x" * 500))
     assert upload(tmp_path, FORM, body) == (AVI, "cat.avi")
+
+
+def test_a_long_video_arrives_whole(tmp_path: Path) -> None:
+    video = AVI + bytes(range(255)) * (3 * WRITE_BYTES // 255)
+    settings = ServiceSettings(max_upload=len(video))
+    assert upload(tmp_path, "video/mp4", video, size=60_000, settings=settings)[0] == video
 
 
 @given(video=st.binary(min_size=1, max_size=300), size=st.integers(1, 400))

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import HardrouteError
 from runtime.routelog import RouteLog
+from runtime.watch import Abstain, Watch
 
 MIB = 2**20
 
@@ -32,7 +34,15 @@ def serve(
     decode_seconds: Annotated[float, typer.Option(min=0.1, help="Wall clock of one video's decoding.")] = 20.0,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
     token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
-    watch: Annotated[bool, typer.Option(help="Compare routes with the certified baseline.")] = True,
+    watch: Annotated[
+        bool | None, typer.Option(help="Compare routes with the certified baseline; default: if the bundle has one.")
+    ] = None,
+    abstain_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Withhold answers with a smaller router margin.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SOURCE", help="Serve a file, folder, camera or URL as well.")
+    ] = None,
 ) -> None:
     """Answer clips over HTTP: POST /v1/predict, /metrics, /healthz, /readyz. SIGTERM finishes what is under way."""
     try:
@@ -55,9 +65,18 @@ def serve(
         listener = stack.enter_context(_listener(host, port))
         route_log = stack.enter_context(RouteLog(log)) if log else None
         engine = stack.enter_context(Engine.load(bundle, backend, threads=threads))
-        app = create_app(Service(engine, settings, log=route_log))
+        service = Service(
+            engine,
+            settings,
+            log=route_log,
+            watch=_watch(engine.bundle, watch),
+            abstain=Abstain(margin=abstain_below) if abstain_below is not None else None,
+        )
+        stack.callback(service.close)
+        for name, source in map(_named_source, stream or []):
+            service.hub.add(source, name=name)
         config = uvicorn.Config(
-            app,
+            create_app(service),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -68,7 +87,8 @@ def serve(
         )
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        typer.echo(f"serving {bundle} on http://{shown}:{address[1]} (SIGTERM or Ctrl-C ends it)")
+        state = "watched" if service.watch else "unwatched"
+        typer.echo(f"serving {bundle} on http://{shown}:{address[1]}, {state} (SIGTERM or Ctrl-C ends it)")
         if settings.token is None and not ipaddress.ip_address(address[0]).is_loopback:
             typer.echo(
                 f"warning: whoever reaches {shown} may use this; set --token-file, or a proxy that asks", err=True
@@ -78,6 +98,19 @@ def serve(
         # obeyed and must not kill. One that comes just before uvicorn listens for it is obeyed as well.
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         server.run([listener])
+
+
+def _watch(bundle: Bundle, wanted: bool | None) -> Watch | None:
+    if wanted is False or (wanted is None and bundle.certificate() is None):
+        return None
+    return Watch.from_bundle(bundle, on_alarm=lambda alarm: typer.echo(f"alarm {alarm.kind}: {alarm.text}", err=True))
+
+
+def _named_source(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not (name and equals and source):
+        raise HardrouteError(f"--stream {text}: expected NAME=SOURCE, as in door=rtsp://camera/1")
+    return name, source
 
 
 def _listener(host: str, port: int) -> socket.socket:

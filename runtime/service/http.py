@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -35,7 +36,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.close()
+        await asyncio.to_thread(service.close)
 
     # The interactive pages would fetch their scripts from elsewhere.
     app = FastAPI(title="hardroute", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")

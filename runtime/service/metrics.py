@@ -47,6 +47,7 @@ class Metrics:
         )
         self.in_flight = Gauge("hardroute_in_flight", "Requests for an answer under way.", registry=registry)
         self._clips = Counter("hardroute_clips", "Clips answered, by expert.", ["expert"], registry=registry)
+        self.abstained = Counter("hardroute_abstained", "Answers that were withheld.", registry=registry)
         self._margin = Histogram(
             "hardroute_router_margin", "Weight of the first minus weight of the second expert.",
             buckets=MARGINS, registry=registry,

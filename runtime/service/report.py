@@ -27,6 +27,7 @@ def info(service: Service) -> dict[str, Any]:
         "experts": [expert.model_dump(include={"kind", "width"}) for expert in manifest.experts],
         "contract": manifest.contract.model_dump(),
         "certificate": service.certificate,
+        "backend": service.engine.backend,
         "limits": {
             "upload_bytes": settings.max_upload,
             "upload_seconds": settings.upload_seconds,
@@ -72,6 +73,13 @@ def readings(service: Service) -> Iterator[Reading]:
         yield Reading("log_lines_lost_total", "Routing-log lines that could not be written.", service.log.lost)
     for name, value in (service.watch.metrics() if service.watch else {}).items():
         yield Reading(f"watch_{name}", "See docs/watch.md.", value)
+    for stream, counts in service.hub.counts.items():
+        label = {"stream": stream}
+        for outcome in ("answered", "failed", "dropped"):
+            labels = {**label, "outcome": outcome}
+            yield Reading("stream_windows_total", "Windows by what became of them.", getattr(counts, outcome), labels)
+        yield Reading("stream_frames_total", "Frames read.", counts.frames, label)
+        yield Reading("stream_reconnects_total", "Live sources that came back.", counts.reconnects, label)
 
 
 def _writable(log: RouteLog) -> bool:

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from runtime.batcher import MicroBatcher
 from runtime.clips import DecodedClip, decode
 from runtime.engine import Engine
-from runtime.errors import BusyError, ClipError, HardrouteError
+from runtime.errors import ClipError, HardrouteError
 from runtime.prediction import Prediction
 from runtime.routelog import EventRecord, Record, RouteLog, RouteRecord
 from runtime.service import report
@@ -24,23 +24,27 @@ from runtime.service.metrics import Metrics
 from runtime.service.refusal import Refusal
 from runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
 from runtime.service.uploads import Upload
-
-if TYPE_CHECKING:
-    from runtime.watch import Watch
+from runtime.streams import Hub, StreamEvent
+from runtime.watch import Abstain, Watch
 
 T = TypeVar("T")
 
 
 class Service:
-    """Answers clips of many clients with one engine. All methods but `close` are called on one event loop.
+    """Answers clips of many clients, and streams beside them, with one engine.
 
-    The engine, the log and the watch stay the caller's: to be closed after the service.
+    The engine and the log stay the caller's: to be closed after the service.
 
     Args:
         engine: loaded; what is on the disk later does not matter to it.
         settings: bounds on the requests.
         log: gets a line for each clip before its answer leaves.
         watch: sees each answer.
+        abstain: whether to withhold an answer that a client would have got.
+
+    Attributes:
+        hub: for sources that are served beside the clients: `service.hub.add("rtsp://door/1", name="door")`. Their
+            answers go to log, watch and metrics.
     """
 
     def __init__(
@@ -50,13 +54,17 @@ class Service:
         *,
         log: RouteLog | None = None,
         watch: Watch | None = None,
+        abstain: Abstain | None = None,
     ) -> None:
-        self.engine, self.settings, self.log, self.watch = engine, settings, log, watch
+        self.engine, self.settings, self.log, self.watch, self.abstain = engine, settings, log, watch, abstain
         self.metrics = Metrics(lambda: report.readings(self))
+        certificate = engine.bundle.certificate()
+        self.certificate = certificate.headline if certificate else None
         self.last_log_error: str | None = None
-        self.certificate = None
         self._temporary = tempfile.TemporaryDirectory(prefix="hardroute-", ignore_cleanup_errors=True)
-        self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, settings.max_concurrent)
+        # The places bound the clients' clips, and the hub its own: neither may keep the other out.
+        self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, max_pending=None)
+        self.hub = Hub(engine, log=log, watch=watch, on_event=self._heard, batcher=self.batcher)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._in_flight = 0
 
@@ -83,7 +91,7 @@ class Service:
             self.metrics.in_flight.dec()
 
     async def answer(self, upload: Upload) -> dict[str, Any]:
-        """The clip's line in the routing log, and `probabilities` by class.
+        """The clip's line in the routing log, and `probabilities` by class; without label if it abstains.
 
         Raises:
             Refusal: 422 the video cannot be used, 500 the model gave no answer, 503 the log took no line.
@@ -95,25 +103,30 @@ class Service:
             event = "clip" if refusal.status == 422 else "error"
             await self._write(EventRecord.now(event, error=str(refusal), clip=upload.name))
             raise
-        alarms = self.watch.observe(prediction) if self.watch else ()
-        record = RouteRecord.from_prediction(
-            prediction, self.engine.bundle.digest, alarms=[alarm.kind for alarm in alarms]
-        )
+        alarms = [alarm.kind for alarm in self.watch.observe(prediction)] if self.watch else []
+        abstained = (self.abstain is not None and self.abstain(prediction)) or None
+        record = RouteRecord.from_prediction(prediction, self.engine.bundle.digest, alarms=alarms, abstained=abstained)
         # An answer that someone acts on must have its line.
         if not await self._write(record):
             raise Refusal(503, "the routing log takes no lines, so there is no answer; try again later")
         self.metrics.clip(prediction)
+        answer = json.loads(record.to_json())
+        if abstained:
+            self.metrics.abstained.inc()
+            return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
-        return {**json.loads(record.to_json()), "probabilities": dict(probabilities)}
+        return {**answer, "probabilities": dict(probabilities)}
 
-    async def close(self) -> None:
-        """Finishes what is under way."""
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Ends the streams, finishes what is under way, and removes what is left of uploads."""
+        self.hub.close()
         self._decoders.shutdown()
         self.batcher.close()
         self._temporary.cleanup()
+
+    def _heard(self, event: StreamEvent) -> None:
+        if event.prediction:
+            self.metrics.clip(event.prediction)
 
     async def _decode(self, upload: Upload) -> tuple[DecodedClip, float]:
         def timed() -> tuple[DecodedClip, float]:
@@ -133,9 +146,7 @@ class Service:
         clip, seconds = decoded
         started = time.perf_counter()
         try:
-            prediction = await _finished(self.batcher.submit(clip.frames, timeout=0))
-        except BusyError as error:
-            raise Refusal(503, str(error)) from None
+            prediction = await _finished(self.batcher.submit(clip.frames))
         except HardrouteError as error:
             raise Refusal(500, f"{clip.name}: the model gave no answer: {error}") from None
         spent = prediction.milliseconds

@@ -20,7 +20,7 @@ from tests.bench.measure import Ratio, compare
 from tests.bench.subject import Subject
 from tests.bench.videos import video_sets
 
-STREAMS, BATCH = 16, 8
+STREAMS, BATCH, CORES = 16, 8, os.cpu_count() or 1
 GAIN = 1.3  # in clips per second, at least
 TURNS = 7
 
@@ -30,24 +30,18 @@ def streaming(subject: Subject) -> list[Ratio]:
     streams = np.array_split(subject.frames, STREAMS)
     name, files = next(iter(video_sets().items()))
     sources = [files[n % len(files)] for n in range(STREAMS)]
-    goal = round(1 / GAIN, 2)
-    return [
-        compare(
-            f"{STREAMS} streams of clips, micro-batcher / one after the other",
-            partial(_batched, engine, streams),
-            partial(_one_by_one, engine, streams),
-            goal=goal,
-            turns=TURNS,
-        ),
-        compare(
-            f"{STREAMS} streams of {name} files, hub / one after the other",
-            partial(_hub, engine, sources),
-            partial(_stream_by_stream, engine, sources),
-            goal=goal,
-            turns=TURNS,
-        ),
-        *_bounds(subject, streams),
+    against = partial(compare, goal=round(1 / GAIN, 2), turns=TURNS)
+    one_by_one, stream_by_stream = partial(_one_by_one, engine, streams), partial(_stream_by_stream, engine, sources)
+    rows = [
+        against("16 streams of clips, micro-batcher / one by one", partial(_batched, engine, streams), one_by_one),
+        against(f"16 streams of {name}, hub / one by one", partial(_hub, engine, sources), stream_by_stream),
     ]
+    # The other way to use the cores: each network on one, and as many networks at a time as there are cores.
+    with Engine.load(subject.bundle, threads=1) as lean:
+        batched, hub = partial(_batched, lean, streams, CORES), partial(_hub, lean, sources, CORES)
+        rows.append(against(f"the same, {CORES} workers of one thread: clips", batched, one_by_one))
+        rows.append(against(f"the same, {CORES} workers of one thread: {name}", hub, stream_by_stream))
+    return rows + _bounds(subject, streams)
 
 
 def _bounds(subject: Subject, streams: list[np.ndarray]) -> list[Ratio]:
@@ -63,12 +57,11 @@ def _bounds(subject: Subject, streams: list[np.ndarray]) -> list[Ratio]:
                 run(x[n : n + 1])
 
         rows.append(compare(f"{name}, {BATCH} clips in one batch / one by one", together, apart, turns=TURNS))
-    for label, run in (("one after the other", _one_by_one), ("micro-batcher", _batched)):
+    for label, run in (("one by one", _one_by_one), ("micro-batcher", _batched)):
         wall, cpu = time.perf_counter(), time.process_time()
         run(subject.engine, streams)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        available = wall * (os.cpu_count() or 1)
-        rows.append(Ratio.counted(f"cores busy, {label} / all of the time", 1000 * cpu, 1000 * available, "ms"))
+        rows.append(Ratio.counted(f"cores busy, {label} / all of the time", 1000 * cpu, 1000 * wall * CORES, "ms"))
     return rows
 
 
@@ -78,8 +71,8 @@ def _one_by_one(engine: Engine, streams: list[np.ndarray]) -> None:
             engine.predict_batch(clip[None])
 
 
-def _batched(engine: Engine, streams: list[np.ndarray]) -> None:
-    with MicroBatcher(engine, max_batch=BATCH) as batcher:
+def _batched(engine: Engine, streams: list[np.ndarray], workers: int = 1) -> None:
+    with MicroBatcher(engine, max_batch=BATCH, workers=workers) as batcher:
 
         def serve(clips: np.ndarray) -> None:
             # As a stream does: a clip is under way while the next one is made.
@@ -94,8 +87,9 @@ def _batched(engine: Engine, streams: list[np.ndarray]) -> None:
             thread.join()
 
 
-def _hub(engine: Engine, sources: list[Path]) -> None:
-    with Hub(engine, on_event=_ignore, max_batch=BATCH) as hub:
+def _hub(engine: Engine, sources: list[Path], workers: int = 1) -> None:
+    batcher = MicroBatcher(engine, max_batch=BATCH, max_pending=None, workers=workers)
+    with batcher, Hub(engine, on_event=_ignore, batcher=batcher) as hub:
         for n, source in enumerate(sources):
             hub.add(source, name=str(n), seconds=2.0, stride=1.0)
         hub.join()

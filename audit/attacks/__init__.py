@@ -81,6 +81,11 @@ ATTACKS["autoattack"] = ATTACKS["apgd-ce"].but(then=tuple(ATTACKS[name] for name
 # Cheapest first: a clip that has fallen need not meet the dearer ones. AutoAttack is in "full" by its parts.
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("fgsm", "pgd", "j-tlga"),
+    # Rows of the paper's Tab. 1 and Fig. 5, for the report's tables.
+    "paper": (
+        *("fgsm", "pgd", "la", "t-pgd", "tla-m"),
+        *("pgd-r", "tla-r", "tlga-r", "pgd-e", "tla-e", "j-tla", "j-tlga"),
+    ),
     "standard": ("fgsm", "pgd-hard", "pgd-margin", "pgd", "j-tlga", "route-then-attack"),
     "full": (
         *(name for name in ATTACKS if ATTACKS[name].budget is None and not ATTACKS[name].every_expert),

@@ -80,6 +80,8 @@ def test_a_whole_log_is_whole(original: tuple[bytes, tuple[str, int]], copy: Pat
         assert checked(copy, data, (hashlib.sha256(line).hexdigest(), n)).broken == 0
         assert checked(copy, data, (hashlib.sha256(line).hexdigest(), None)).broken == 0
     assert checked(copy, b"", (GENESIS.hash, 0)).broken == 0
+    other = head[0][:-1] + ("0" if head[0][-1] != "0" else "1")
+    assert checked(copy, data, (other, LINES)).broken == checked(copy, data, (head[0], LINES - 1)).broken == 1
 
 
 @settings(max_examples=300, deadline=None)
@@ -201,6 +203,19 @@ def test_a_name_that_stands_twice_is_a_break(copy: Path) -> None:
     line = b'{"seq": 1, "prev": "%s", "label": "left"' % (b"0" * 64)
     assert checked(copy, line + b"}\n").broken == 0
     assert checked(copy, line + b', "label": "right"}\n').broken == 1
+
+
+def test_a_line_written_in_another_way_is_a_break(copy: Path) -> None:
+    # A reader without JSON, as the documented one, would not see its number.
+    prev = b"0" * 64
+    assert checked(copy, b'{"seq":1,"prev":"%s","a":1}\n' % prev).broken == 1
+    assert checked(copy, b'{"a": 1, "seq": 1, "prev": "%s"}\n' % prev).broken == 1
+    assert checked(copy, b'{"seq": 1, "prev": "%s", "a": 1}\n' % prev).broken == 0
+
+
+def test_an_end_that_no_crash_leaves_is_a_break(original: tuple[bytes, tuple[str, int]], copy: Path) -> None:
+    assert checked(copy, original[0] + b"a note").broken == 1
+    assert checked(copy, original[0] + b'{"seq"').broken == 0
 
 
 def test_marks_full_of_nonsense_count_for_nothing(copy: Path) -> None:

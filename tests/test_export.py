@@ -17,6 +17,7 @@ from models.restore import OverUnder, Restored
 from runtime import Engine
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import DataError
+from tests.spread import spread_routes
 from training.export import write_bundle
 from training.onnx_files import export_network
 from training.run import RunRecord
@@ -30,13 +31,7 @@ def spread_model() -> VideoMoE:
     """Random experts behind a router that sends clips to all of them."""
     torch.manual_seed(0)
     model = build_model(RECORD.spec).eval()
-    # Scores of a random network hardly differ between clips; centred and stretched they do.
-    with torch.no_grad():
-        scores = model.router(torch.from_numpy(to_network(frames(64))))
-        score = model.router.get_submodule("score")
-        assert isinstance(score, nn.Linear)
-        score.weight.mul_(100)
-        score.bias.copy_(100 * (score.bias - scores.mean(0)))
+    spread_routes(model, torch.from_numpy(to_network(frames(64))))
     return model
 
 

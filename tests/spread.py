@@ -1,0 +1,17 @@
+"""Untrained routers that send clips to every expert."""
+
+from __future__ import annotations
+
+import torch
+
+from models import VideoMoE
+
+
+def spread_routes(model: VideoMoE, clips: torch.Tensor) -> None:
+    """Centre and stretch the router's scores over `clips` (N, 3, T, H, W): a random network's hardly differ."""
+    with torch.no_grad():
+        scores = model.router(clips)
+        score = model.router.get_submodule("score")
+        assert isinstance(score, torch.nn.Linear)
+        score.weight.mul_(100)
+        score.bias.copy_(100 * (score.bias - scores.mean(0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -129,13 +130,15 @@ def transferred(foreign: Foreign, chance: float) -> Iterator[Check]:
         f"{_clips(only)} fall to a clip made on {' or '.join(foreign.bundles)}, and to no attack on the model itself.",
     )
     for name in foreign.undefended:
-        found = Proportion.of(foreign.matrix.white_box(name))
+        before, after = Proportion.of(foreign.matrix.clean[name]), Proportion.of(foreign.matrix.white_box(name))
+        stood = before.low > chance
         yield _at_most(
             f"{name} falls",
-            found.low,
+            after.low if stood else math.nan,
             chance,
-            f"Undefended, {name} should do no better than chance ({100 * chance:.1f} %) under attack; under "
-            f"{', '.join(foreign.matrix.attacks)} it gets {_clips(found)} right: {found}.",
+            f"Undefended, {name} should do no better than chance ({100 * chance:.1f} %) under "
+            f"{', '.join(foreign.matrix.attacks)}: it gets {_clips(after)} right, {after}; {before} unattacked"
+            + ("." if stood else ", which is no better than chance either and so shows nothing."),
         )
 
 

@@ -80,7 +80,11 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
         "router": {"experts": evaluation.experts, "clean": figures.load(evaluation.clean_route, evaluation.experts)},
         "tables": tables.build(evaluation, agreement, policy.attacks.gate_eps / 255, found.gflops),
         "gflops": found.gflops,
-        "transfer": found.foreign and found.foreign.as_dict(),
+        "transfer": found.foreign
+        and {
+            **found.foreign.as_dict(),
+            "attacks": [figures.attack_row(name, evaluation) for name in found.foreign.matrix.attacks],
+        },
         "cost": {
             **spent(evaluation.costs, len(evaluation)),
             "transfer": found.foreign and per_clip(found.foreign.matrix.passes, len(evaluation)),
@@ -90,6 +94,7 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "clean": Proportion.of(agreement.clean).as_dict(),
             "lowest": agreement.lowest().as_dict(),
         },
+        "baseline": agreement.baseline.model_dump(mode="json"),
         "sanity": {
             "training": list(sanity.training),
             "repeat_difference": _finite(sanity.repeat_difference),

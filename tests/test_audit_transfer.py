@@ -180,6 +180,8 @@ def test_a_source_fills_a_table_and_its_clips_count(audited: WithSource) -> None
     assert found["paired"]["same"] == {"this_only": 0, "other_only": 0, "p": 1.0}
     assert found["models"]["other"] == {"digest": bundles.digest_of(audited.other), "undefended": False}
     assert "Transfer between models" in text and "shown to other" in text
+    assert [row["name"] for row in found["attacks"]] == list(TRANSFERRED) and found["attacks"][2]["steps"] == 10
+    assert "For transfer alone: tt, tla-m." in text
     checks = {check["name"]: check for check in report["verdict"]["checks"]}
     assert checks["white box leads"]["measured"] == 0 and "same or other" in checks["white box leads"]["sentence"]
     gate = report["eps"][-1]
@@ -230,6 +232,13 @@ def test_an_undefended_model_must_fall(audited: WithSource, eps: int, falls: boo
     assert (check["measured"] <= check["bound"]) is falls and check["bound"] == pytest.approx(1 / 3)
     assert code == (0 if falls else 1), audited.stdout
     assert [m["undefended"] for m in audited.report()["transfer"]["models"].values()] == [True, False]
+
+
+def test_an_undefended_model_that_never_stood_shows_nothing(audited: WithSource) -> None:
+    """Of three classes, the labels of `other` are all but random here."""
+    assert audited.run("--undefended", f"plain={audited.other}") == 1
+    failed = [check for check in audited.report()["verdict"]["checks"] if not check["passed"]]
+    assert [check["name"] for check in failed] == ["plain falls"] and "shows nothing" in failed[0]["sentence"]
 
 
 @pytest.mark.parametrize(

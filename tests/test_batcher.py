@@ -13,41 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import ClipError, Engine, Prediction
-from runtime.backends import OnnxRuntime, Session
 from runtime.batcher import MicroBatcher
 from runtime.batcher.queues import Queues
 from runtime.errors import BackendError, BusyError, EngineError
 from tests.bundles import TinyBundle, make_bundle, random_frames
-
-PATIENCE = 30.0  # seconds; only a test that fails waits so long
-
-
-class GatedBackend:
-    """onnxruntime whose experts wait at a gate, so that a test decides what gathers meanwhile."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Semaphore(0)
-        self.runs: dict[str, list[int]] = {}
-        self.poison: float | None = None
-        self._library = OnnxRuntime("cpu", threads=1)
-
-    def load(self, model: bytes, name: str) -> Session:
-        session, backend = self._library.load(model, name), self
-        runs = self.runs.setdefault(name, [])
-
-        class Gated:
-            def run(self, clips: np.ndarray) -> np.ndarray:
-                if name != "router.onnx":
-                    backend.entered.release()
-                    assert backend.gate.wait(PATIENCE)
-                runs.append(len(clips))
-                if backend.poison is not None and (clips[:, 0, 0, 0, 0] == backend.poison).any():
-                    raise BackendError("poisoned")
-                return session.run(clips)
-
-        return Gated()
+from tests.gated import PATIENCE, GatedBackend
 
 
 @pytest.fixture(scope="module")

@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from runtime.batcher import MicroBatcher
 from runtime.errors import HardrouteError
 from runtime.prediction import Prediction
 from runtime.streams.events import Kind, StreamCounts, StreamEvent
 from runtime.streams.reader import Window
+from runtime.streams.release import Release
 from runtime.streams.settings import Policy
-
-# Lets an event go, and says as what it went: an answer that cannot be logged goes as an error.
-Release = Callable[[StreamEvent], StreamEvent]
 
 
 @dataclass(eq=False)
 class _Flight:
-    """Something that has left the queue: a window with its answer to come, or news."""
+    """Something that has left the queue: news, or a window with its answer to come, and then its line in the log."""
 
     event: StreamEvent
     window: Window | None = None
     answer: Future[Prediction] | None = None
-    error: str | None = None
+    lines: Sequence[Future[Any]] = ()
 
     @property
-    def landed(self) -> bool:
+    def answered(self) -> bool:
         return self.answer is None or self.answer.done()
+
+    @property
+    def written(self) -> bool:
+        return all(line.done() for line in self.lines)
 
 
 class Lane:
-    """One source's windows, bounded by `depth` that wait and `ahead` that are being answered.
+    """One source's windows, bounded by `depth` that wait and `ahead` that are being answered and logged.
 
     Args:
         source: its name.
         batcher: answers.
         policy, depth, ahead: see `StreamSettings`.
-        release: called with each event, in order and in the lane's own thread; gives it back as it went out.
+        release: lets events go, in order and in the lane's own thread.
     """
 
     def __init__(
@@ -50,10 +54,11 @@ class Lane:
         self._policy, self._depth, self._ahead = policy, depth, ahead
         self._turn = threading.Condition()
         self._waiting: deque[Window | StreamEvent] = deque()
-        self._flying: deque[_Flight] = deque()
+        self._flying: deque[_Flight] = deque()  # to be answered
+        self._landing: deque[_Flight] = deque()  # to be logged
         self._counts = StreamCounts()
         self._told = StreamCounts()
-        self._closed = False
+        self._closed = self._over = False
 
     @property
     def counts(self) -> StreamCounts:
@@ -96,24 +101,22 @@ class Lane:
 
     def run(self) -> None:
         """Answers until the reader's "end" has gone out. To be called once, in a thread of its own."""
-        while True:
+        while not self._over:
             with self._turn:
-                self._turn.wait_for(lambda: self._can_land() or self._can_start())
-                flight = self._flying.popleft() if self._can_land() else None
-                item = None if flight else self._waiting.popleft()
+                while (step := self._next()) is None:
+                    self._turn.wait()
                 self._turn.notify_all()
-            if item is not None:
-                self._start(item)
-            elif flight is not None:
-                self._land(flight)
-                if flight.event.kind == "end":
-                    return
+            step()
 
-    def _can_land(self) -> bool:
-        return bool(self._flying) and self._flying[0].landed
-
-    def _can_start(self) -> bool:
-        return bool(self._waiting) and len(self._flying) < self._ahead
+    def _next(self) -> Callable[[], None] | None:
+        # What is nearest to its end first, so that `ahead` bounds all that is under way.
+        if self._landing and self._landing[0].written:
+            return partial(self._tell, self._landing.popleft())
+        if self._flying and self._flying[0].answered:
+            return partial(self._write, self._flying.popleft())
+        if self._waiting and len(self._flying) + len(self._landing) < self._ahead:
+            return partial(self._start, self._waiting.popleft())
+        return None
 
     def _room(self) -> bool:
         return self._closed or len(self._waiting) < self._depth
@@ -130,39 +133,40 @@ class Lane:
         if isinstance(item, StreamEvent):
             flight = _Flight(item)
         else:
-            event = StreamEvent(
-                self._source, "window", index=item.index, video=item.video, start=item.start, end=item.end
-            )
-            flight = _Flight(event, item)
+            flight = _Flight(StreamEvent(self._source, "window", item.index, item.video, item.start, item.end), item)
             try:
                 flight.answer = self._batcher.submit(item.frames)
             except HardrouteError as error:
-                flight.error = str(error)
-        with self._turn:
-            self._flying.append(flight)
+                flight.event = replace(flight.event, error=str(error))
+        self._flying.append(flight)
         if flight.answer:
             flight.answer.add_done_callback(self._wake)
 
-    def _wake(self, _: Future[Prediction]) -> None:
-        with self._turn:
-            self._turn.notify_all()
-
-    def _land(self, flight: _Flight) -> None:
+    def _write(self, flight: _Flight) -> None:
         event = flight.event
         if flight.answer and flight.window:
             try:
                 event = replace(event, prediction=_named(flight.answer.result(), flight.window))
             except Exception as error:  # whatever it was, it is this window's
                 event = replace(event, error=str(HardrouteError(error)) or type(error).__name__)
-        elif flight.error:
-            event = replace(event, error=flight.error)
-        with self._turn:
-            now, told = self._counts, self._told
-            self._told = now
-        event = self._release(replace(event, dropped=now.dropped - told.dropped, corrupt=now.corrupt - told.corrupt))
+        now, told = self._counts, self._told
+        self._told = now
+        event = replace(event, dropped=now.dropped - told.dropped, corrupt=now.corrupt - told.corrupt)
+        event, lines = self._release.write(event)
+        self._landing.append(_Flight(event, lines=lines))
+        for line in lines:
+            line.add_done_callback(self._wake)
+
+    def _tell(self, flight: _Flight) -> None:
+        event = self._release.tell(flight.event, flight.lines)
         if event.kind == "window":
             answered = event.prediction is not None
             self.count(answered=int(answered), abstained=int(event.abstained), failed=int(not answered))
+        self._over = event.kind == "end"
+
+    def _wake(self, _: Future[Any]) -> None:
+        with self._turn:
+            self._turn.notify_all()
 
     def _count(self, **more: int) -> None:
         # Replaced as a whole, so that a reader without the lock never sees half of a change.

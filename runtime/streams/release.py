@@ -31,7 +31,7 @@ class Watcher(Protocol):
 
 
 class Release:
-    """Lets events go, each after its line in the log is written. Lanes call it, each in a thread of its own.
+    """Lets events go, in two steps, so that nobody has to wait for a disk in between. Lanes share it.
 
     Args:
         bundle_digest: for the log.
@@ -50,30 +50,37 @@ class Release:
         self._digest, self._log, self._watch, self._abstain = bundle_digest, log, watch, abstain
         self._listener = listener
 
-    def __call__(self, event: StreamEvent) -> StreamEvent:
-        """The event as it went: without its answer if the log took no line, for what someone acts on must have one."""
+    def write(self, event: StreamEvent) -> tuple[StreamEvent, list[Future[Any]]]:
+        """Shows the event to the watch and hands its lines to the log; gives it, and what to wait for."""
         if self._watch and event.prediction:
             alarms = self._watch.observe(event.prediction, event.source)
             event = replace(event, alarms=tuple(alarm.kind for alarm in alarms))
         if self._abstain and event.prediction:
             event = replace(event, abstained=self._abstain(event.prediction))
         event = replace(event, records=tuple(_records(event, self._digest)))
-        if self._log:
-            event = self._write(self._log, event)
+        try:
+            return event, [self._log.submit(record) for record in event.records] if self._log else []
+        except HardrouteError as error:
+            return _withheld(event, error), []
+
+    def tell(self, event: StreamEvent, lines: Sequence[Future[Any]]) -> StreamEvent:
+        """Lets the event be heard of, and gives it as it went: without its answer if the log did not take a line."""
+        try:
+            for line in lines:
+                line.result()
+        except HardrouteError as error:
+            event = _withheld(event, error)
         try:
             self._listener(event)
         except Exception:
             _logger.exception("the listener of stream %s failed on window %s", event.source, event.index)
         return event
 
-    def _write(self, log: Log, event: StreamEvent) -> StreamEvent:
-        try:
-            for line in [log.submit(record) for record in event.records]:
-                line.result()
-        except HardrouteError as error:
-            why = event.error or f"no answer without its line: {error}"
-            return replace(event, prediction=None, abstained=False, error=why, records=())
-        return event
+
+def _withheld(event: StreamEvent, error: HardrouteError) -> StreamEvent:
+    # What someone acts on must have its line.
+    why = event.error or f"no answer without its line: {error}"
+    return replace(event, prediction=None, abstained=False, error=why, records=())
 
 
 def _records(event: StreamEvent, bundle_digest: str) -> Iterator[Record]:

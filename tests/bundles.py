@@ -14,7 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime import ClipContract, Probes, write_manifest
+from runtime import Bundle, ClipContract, Engine, Probes, write_manifest
+from runtime.certificate import SCHEMA_VERSION
+from runtime.seal import write_sealed
+from runtime.watch import Baseline
 
 CONTRACT = ClipContract(frames=4, height=8, width=8)
 CLASSES = ("left", "right", "up")
@@ -111,6 +114,24 @@ def _linear(rng: np.random.Generator, contract: ClipContract, outputs: int) -> L
     # Centred columns: what all clips have in common cancels, so that random clips take different routes.
     weight -= weight.mean(axis=0)
     return Linear(weight.astype(np.float32), rng.normal(0, 0.1, outputs).astype(np.float32))
+
+
+def certify(root: Path) -> None:
+    """Puts a certificate into a bundle, with a baseline of random clips."""
+    bundle = Bundle.open(root)
+    with Engine.load(bundle, threads=1) as engine:
+        baseline = Baseline.of(engine.predict_batch(random_frames(64, bundle.manifest.contract)))
+    certificate = {
+        "schema_version": SCHEMA_VERSION,
+        "created": "2026-01-01T00:00:00+00:00",
+        "bundle": {"name": bundle.manifest.name, "digest": bundle.digest},
+        "policy": {"digest": "0" * 64, "content": {"name": "quick"}},
+        "data": {"name": "random", "split": "test", "clips": baseline.clips},
+        "clean_accuracy": {"share": 1.0, "low": 0.9, "high": 1.0},
+        "robust_accuracy": [],
+        "baseline": baseline.model_dump(),
+    }
+    write_sealed(root, "certificate.json", json.dumps(certificate).encode())
 
 
 def edit_manifest(root: Path, **changes: Any) -> None:

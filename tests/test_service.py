@@ -23,7 +23,7 @@ from runtime.service.http import create_app
 from runtime.service.service import Service
 from runtime.service.settings import ServiceSettings
 from runtime.watch import Abstain, Baseline, Watch
-from tests.bundles import CLASSES, CONTRACT, TinyBundle, digest_of, make_bundle, random_frames, write_video
+from tests.bundles import CLASSES, CONTRACT, TinyBundle, certify, digest_of, make_bundle, random_frames, write_video
 from tests.videos import grey_frames, write, write_avi
 
 PREDICT = "/v1/predict"
@@ -299,6 +299,15 @@ def test_info_says_what_is_served(tiny: TinyBundle, engine: Engine) -> None:
     assert said["contract"] == json.loads(CONTRACT.model_dump_json())
     assert said["certificate"] is None
     assert str(tiny.root) not in json.dumps(said)
+
+
+def test_info_quotes_the_certificate(video: Path, tmp_path: Path) -> None:
+    tiny = make_bundle(tmp_path / "bundle")
+    certify(tiny.root)
+    with Engine.load(tiny.root, threads=1) as engine, serving(engine) as client:
+        (tiny.root / "certificate.json").unlink()
+        said = client.get("/v1/info").json()["certificate"]
+    assert said.startswith("policy 'quick' passed on 64 clips")
 
 
 def test_a_token_opens_everything_but_the_probes(engine: Engine, video: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -188,6 +190,19 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, monkeypatch: py
         open_set(TINY, progress=stop)
     assert list(tmp_path.iterdir()) == []
     assert len(open_set(TINY)) == 24
+
+
+def test_a_disk_that_runs_full_leaves_no_set_behind(tmp_path: Path) -> None:
+    """A process that may write 8000 bytes a file, less than a clip: OpenCV loses the rest without a word."""
+    code = (
+        "import resource, signal, sys; from runtime.clips import motion; from runtime.errors import DataError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
+        "try: motion.render('motion:train=0,val=0,test=1', sys.argv[1])\n"
+        "except DataError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "set")], capture_output=True, text=True)
+    assert "was not written to its end; free some space" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_that_render_the_same_set_at_once_both_get_it(tmp_path: Path) -> None:

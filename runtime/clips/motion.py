@@ -151,7 +151,7 @@ def _render_into(folder: Path, spec: MotionSpec, progress: Callable[[int, int], 
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write RGB frames (T, H, W, 3) uint8 as a Motion JPEG .avi. Raises DataError if OpenCV cannot."""
+    """Write RGB frames (T, H, W, 3) uint8 as a Motion JPEG .avi. Raises DataError if it is not whole after."""
     height, width = frames.shape[1:3]
     # Motion JPEG codes each frame by itself. A codec that predicts from the frames before leaves trails
     # behind a moving shape, and then a single frame would tell the class.
@@ -164,6 +164,11 @@ def write_video(path: Path, frames: np.ndarray) -> None:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))
     finally:
         writer.release()
+    # OpenCV says nothing of a disk that ran full; only the length in the header does not fit the file then.
+    with path.open("rb") as file:
+        stated = int.from_bytes(file.read(8)[4:], "little") + 8
+    if stated != path.stat().st_size:
+        raise DataError(f"{path}: was not written to its end; free some space and try again")
 
 
 def _move(temporary: Path, out: Path) -> None:

@@ -16,6 +16,7 @@ from runtime.routelog import EventRecord
 from runtime.routelog.commands import app
 from runtime.routelog.summary import drift, summarise
 from runtime.routelog.text import as_dict, describe_summary
+from tests.bundles import certify, make_bundle
 from tests.routelogs import record, write
 
 START = datetime(2026, 11, 3, 10, tzinfo=UTC)
@@ -133,6 +134,20 @@ def test_the_command_prints_text_and_json(traffic: tuple[Path, np.ndarray, np.nd
     assert json.loads(shown.output) == as_dict(summarise([path], part="file"))
     wrong = CliRunner().invoke(app, ["summary", str(path), "--by", "week"])
     assert isinstance(wrong.exception, HardrouteError)
+
+
+def test_the_load_is_compared_with_the_certified_one(
+    traffic: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    words = ["summary", str(traffic[0]), "--json", "--baseline", str(tmp_path / "bundle")]
+    make_bundle(tmp_path / "bundle")
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, HardrouteError) and "certificate" in str(refused.exception)
+    certify(tmp_path / "bundle")
+    found = json.loads(CliRunner().invoke(app, words).output)
+    certified = json.loads((tmp_path / "bundle/certificate.json").read_text())["baseline"]["experts"]
+    assert found == as_dict(summarise([traffic[0]]), certified)
+    assert found["drift_against"] == "baseline" and found["parts"][0]["drift"] > 0
 
 
 def test_an_empty_log_is_no_error(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def audit(
     undefended: Annotated[
         list[str] | None, typer.Option(help="The same for a bundle trained without a defence: it must fall.")
     ] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Put the certificate into the bundle; if refused, an old one goes.")
+    ] = False,
 ) -> None:
     """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
 
@@ -55,6 +58,10 @@ def audit(
         return serve()
     if size > 1 and workers > 1:
         raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
+    if attach and limit is not None:
+        raise HardrouteError("--attach: an audit with --limit certifies nothing; leave one of them out")
+    if attach and bundle.is_dir() and not os.access(bundle, os.W_OK):
+        raise HardrouteError(f"--attach: no permission to write into {bundle}")
     opened = Bundle.open(bundle)
     rules = Policy.load(policy)
     require_twin(opened)
@@ -65,7 +72,7 @@ def audit(
         raise HardrouteError(f"{out}: not a folder; choose another --out")
 
     # torch takes seconds to import; a wrong path should be answered at once.
-    from audit import screen
+    from audit import certificate, screen
     from audit.certify import WORK, Means, certify
     from audit.device import open_device
 
@@ -78,6 +85,8 @@ def audit(
         result = certify(opened, clips, rules, means)
     written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
+    if attach:
+        screen.attached(certificate.attach(opened, out / certificate.NAME))
     if not result.verdict.passed:
         raise typer.Exit(REFUSED)
 

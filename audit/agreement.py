@@ -10,7 +10,8 @@ import numpy as np
 from audit.evaluation import Evaluation
 from audit.statistics import Proportion
 from audit.tally import ByEps
-from runtime import Engine
+from runtime import Engine, Prediction
+from runtime.watch import Baseline
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Agreement:
         replayed: replayed[eps] (N,) bool: the same on the worst 8-bit adversarial clip.
         clean_right: (N,) bool: the runtime classifies the unattacked clip right.
         replayed_right: replayed_right[eps] (N,) bool: and the adversarial one.
+        baseline: the runtime's answers to the unattacked clips, for `runtime.watch` to compare traffic with.
     """
 
     clean: np.ndarray
     replayed: ByEps
     clean_right: np.ndarray
     replayed_right: ByEps
+    baseline: Baseline
 
     def lowest(self) -> Proportion:
         """Share of clips that agree, in the worst of the sets that were replayed."""
@@ -47,26 +50,28 @@ def replay(
     """
     done, total = 0, len(frames) * (1 + len(evaluation.eps))
 
-    def answers(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answers(frames: np.ndarray) -> list[Prediction]:
         nonlocal done
-        found = []
+        found: list[Prediction] = []
         for start in range(0, len(frames), batch_size):
             progress(done, total, "replay in the runtime")
             batch = engine.predict_batch(frames[start : start + batch_size])
-            found += [(p.index, p.route.expert) for p in batch]
+            found += batch
             done += len(batch)
-        return np.array([index for index, _ in found]), np.array([expert for _, expert in found])
+        return found
 
-    label, route = answers(frames)
+    clean = answers(frames)
+    label, route = _labels(clean), _routes(clean)
     agree = (label == evaluation.clean_label) & (route == evaluation.clean_route)
     replayed, right = {}, {}
     for eps in evaluation.eps:
-        eps_label, eps_route = answers(evaluation.adversarial[eps])
+        attacked = answers(evaluation.adversarial[eps])
+        eps_label = _labels(attacked)
         same_label = eps_label == evaluation.adversarial_label[eps]
-        replayed[eps] = same_label & (eps_route == evaluation.adversarial_route[eps])
+        replayed[eps] = same_label & (_routes(attacked) == evaluation.adversarial_route[eps])
         right[eps] = eps_label == evaluation.labels
     progress(total, total, "replay done")
-    return Agreement(agree, replayed, label == evaluation.labels, right)
+    return Agreement(agree, replayed, label == evaluation.labels, right, Baseline.of(clean))
 
 
 def worst_case(evaluation: Evaluation, agreement: Agreement, eps: float) -> np.ndarray:
@@ -75,3 +80,11 @@ def worst_case(evaluation: Evaluation, agreement: Agreement, eps: float) -> np.n
     for smaller in (e for e in evaluation.eps if e <= eps):
         held = held & agreement.replayed_right[smaller]
     return held
+
+
+def _labels(found: list[Prediction]) -> np.ndarray:
+    return np.array([prediction.index for prediction in found])
+
+
+def _routes(found: list[Prediction]) -> np.ndarray:
+    return np.array([prediction.route.expert for prediction in found])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
+from runtime.bundle import Bundle
+from runtime.certificate import SCHEMA_VERSION, Certificate
 from runtime.clips import ClipArrays
-
-NAME = "certificate.json"
-SCHEMA_VERSION = 1
+from runtime.errors import BundleError
+from runtime.seal import CERTIFICATE as NAME
+from runtime.seal import seal_name, write_sealed
 
 
 def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
-    An audit that was refused, or that looked at fewer clips than its policy asks for, certifies nothing. The
-    certificate lies beside the report, not in the bundle, whose digest it names.
+    An audit that was refused, or that looked at fewer clips than its policy asks for, certifies nothing.
     """
     if not report["verdict"]["passed"] or report["data"]["limit"] is not None:
         return None
@@ -33,10 +35,33 @@ def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | No
         "robust_accuracy": [
             {"eps_255": at["eps_255"], "decides": at["eps_255"] == gate, **at["worst_case"]} for at in report["eps"]
         ],
+        "baseline": report["baseline"],
         "checks": report["verdict"]["checks"],
         "versions": report["versions"],
         "report_sha256": hashlib.sha256(report_text.encode()).hexdigest(),
     }
+
+
+def attach(bundle: Bundle, certificate: Path) -> Path | None:
+    """Copies a certificate into its bundle and says where; without one, lets the bundle's old one go.
+
+    Raises BundleError, with the bundle as it was, if that has another manifest by now or cannot be written.
+    """
+    inside = bundle.root / NAME
+    if not bundle.is_current():
+        raise BundleError(f"bundle {bundle.root}: it was changed while it was audited; audit it again")
+    try:
+        if not certificate.exists():
+            for path in (inside, bundle.root / seal_name(NAME)):
+                path.unlink(missing_ok=True)
+            return None
+        data = certificate.read_bytes()
+        # Nothing that the runtime would refuse may get in there.
+        Certificate.parse(data, bundle.digest, bundle.manifest)
+        write_sealed(bundle.root, NAME, data)
+    except OSError as error:
+        raise BundleError(f"bundle {bundle.root}: {NAME} cannot be put there ({error.strerror})") from None
+    return inside
 
 
 def data_digest(clips: ClipArrays) -> str:

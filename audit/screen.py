@@ -76,3 +76,9 @@ def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
         console.print(f"{path.stem}: {path}", soft_wrap=True, markup=False)
     if found.passed and all(path.name != NAME for path in written):
         console.print("no certificate: --limit looks at fewer clips than the policy asks for", soft_wrap=True)
+
+
+def attached(place: Path | None) -> None:
+    """What became of the certificate inside the bundle."""
+    found = f"attached: {place}" if place else "the bundle has no certificate now"
+    console.print(found, soft_wrap=True, markup=False)

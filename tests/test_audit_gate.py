@@ -19,8 +19,10 @@ from audit.sanity import Sanity, inspect
 from audit.statistics import Proportion
 from audit.strength import Comparison, Strength
 from models import VideoMoE
+from runtime import Prediction
 from runtime.clips import to_network
 from tests.audit_models import answers, eight_bit_clips, mixture
+from tests.watched import baseline, prediction
 
 EPS = 1 / 255
 
@@ -51,7 +53,7 @@ def sound() -> Found:
     evaluation = evaluate(model, x, y, eps=(EPS,), suite=["fgsm", "pgd-margin"], steps=4)
     same = np.ones(60, bool)
     right = evaluation.adversarial_label[EPS] == evaluation.labels
-    agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right})
+    agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}, baseline())
     policy = Policy.load("standard")
     policy = policy.model_copy(update={"attacks": policy.attacks.model_copy(update={"eps": (1,), "gate_eps": 1})})
     robust = Proportion.of(worst_case(evaluation, agreement, EPS))
@@ -181,24 +183,15 @@ class Turned(nn.Module):
 def test_replay_compares_classes_and_experts_of_the_same_frames() -> None:
     """An engine that is the twin agrees on all; one with two experts swapped agrees on neither's clips."""
 
-    @dataclass
-    class Route:
-        expert: int
-
-    @dataclass
-    class Answer:
-        index: int
-        route: Route
-
     class TorchEngine:
         def __init__(self, model: VideoMoE) -> None:
             self.model = model
 
-        def predict_batch(self, frames: np.ndarray) -> list[Answer]:
+        def predict_batch(self, frames: np.ndarray) -> list[Prediction]:
             with torch.no_grad():
                 outputs = self.model.outputs(torch.from_numpy(to_network(frames)))
                 labels = outputs.deployed.argmax(1).tolist()
-                return [Answer(i, Route(j)) for i, j in zip(labels, outputs.route.tolist(), strict=True)]
+                return [prediction(j, label=i) for i, j in zip(labels, outputs.route.tolist(), strict=True)]
 
     model, x = mixture(experts=2, classes=3), eight_bit_clips(30)
     frames = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy()

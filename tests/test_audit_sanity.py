@@ -17,6 +17,7 @@ from audit.policy import Policy
 from audit.sanity import Sanity, inspect
 from models import VideoMoE
 from tests.audit_models import Linear, class_clips, sound_mixture
+from tests.watched import baseline
 
 EPS = 2 / 255
 
@@ -149,7 +150,9 @@ def audit(model: VideoMoE) -> tuple[Sanity, dict[str, str]]:
             "thresholds": policy.thresholds.model_copy(update=lax),
         }
     )
-    checks = decide(evaluation, Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}), sanity, policy).checks
+    checks = decide(
+        evaluation, Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}, baseline()), sanity, policy
+    ).checks
     return sanity, {check.name: check.sentence for check in checks if not check.passed}
 
 

@@ -21,6 +21,7 @@ from audit.statistics import Proportion
 from tests.audit_models import answers, eight_bit_clips, mixture
 from tests.test_audit_cli import Audited
 from tests.test_audit_page import visible_text
+from tests.watched import baseline
 
 EPS = (1 / 255, 2 / 255)
 # All rows of the paper's tables; the suites have dearer ones too.
@@ -38,7 +39,7 @@ def evaluated(suite: Any, thorough: bool = True) -> Evaluation:
 
 def tables_of(evaluation: Evaluation) -> dict[str, Any]:
     right = {eps: evaluation.robust[eps] for eps in EPS}
-    agreement = Agreement(np.ones(20, bool), right, evaluation.clean, right)
+    agreement = Agreement(np.ones(20, bool), right, evaluation.clean, right, baseline())
     return tables.build(evaluation, agreement, EPS[1], GFLOPS)
 
 

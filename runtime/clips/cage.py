@@ -1,6 +1,6 @@
 """What FFmpeg may touch while OpenCV opens a video: set for the open, the user's own settings put back after.
 
-OpenCV takes FFmpeg's options from the environment of the process only, and reads them as an open begins.
+OpenCV takes FFmpeg's options from the environment of the process only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 
-from runtime.errors import ClipError
-
 _OPTIONS: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # FFmpeg knows hundreds of formats. A playlist or ffconcat text would make it open further files and network
 # addresses, and its rarely used decoders are where most of its memory errors have been found.
@@ -34,96 +32,53 @@ NETWORK: Final = (
     f"|format_whitelist;{_CONTAINERS},flv,rtsp,rtp,sdp,mpjpeg,mjpeg|codec_whitelist;{_CODECS}"
     "|rtsp_flags;prefer_tcp|allowed_media_types;video"
 )
-_READING: Final = 0.1
-_TURN: Final = 5.0
 
 
 class Cage:
-    """Hands out the process-wide settings. Opens of files share them; one of a network address has a turn.
+    """Sets the process-wide settings for as long as something is being opened. Opens with the same options share it.
 
-    A network open can hang for as long as its time limit, and files must not wait for that. So its options
-    stand only for the tenth of a second in which it reads them. Should it be slower, it finds the options of
-    files and is refused: an open never finds more allowed than it may have.
+    Others wait for their turn. OpenCV itself opens one video at a time in a process, however long that takes
+    (https://github.com/opencv/opencv/issues/17057); so network addresses are opened in processes of their own.
     """
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
         self._inside = 0
-        self._files = 0
-        self._network: object | None = None
-        self._waiting = 0
-        self._options: str | None = None
+        self._options = ""
+        self._users: str | None = None
         self._log_level = 0
 
     @contextlib.contextmanager
-    def files(self) -> Iterator[None]:
-        """Files may be opened, of known formats and codecs."""
+    def __call__(self, options: str) -> Iterator[None]:
+        """Within the block, videos may be opened as `options` (`FILES`, `NETWORK`) say."""
         with self._turn:
-            self._turn.wait_for(lambda: self._network is None and not self._waiting)
-            self._enter()
-            self._files += 1
+            self._turn.wait_for(lambda: not self._inside or self._options == options)
+            if self._inside == 0:
+                self._begin(options)
+            self._inside += 1
         try:
             yield
         finally:
             with self._turn:
-                self._files -= 1
-                self._leave()
-                self._turn.notify_all()
+                self._inside -= 1
+                if self._inside == 0:
+                    self._end()
+                    self._turn.notify_all()
 
-    @contextlib.contextmanager
-    def network(self) -> Iterator[None]:
-        """Network addresses may be opened, and no files, by an open that begins at once.
+    def _begin(self, options: str) -> None:
+        self._options, self._users = options, os.environ.get(_OPTIONS)
+        self._log_level = cv2.utils.logging.getLogLevel()
+        os.environ[_OPTIONS] = options
+        # Whoever asked OpenCV to talk keeps hearing it.
+        if "OPENCV_LOG_LEVEL" not in os.environ:
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-        Raises ClipError if the files that are being opened leave it no turn for `_TURN` seconds.
-        """
-        mine = object()
-        with self._turn:
-            # Files that come now wait, or a service that always opens some would leave no gap.
-            self._waiting += 1
-            free = self._turn.wait_for(lambda: self._network is None and not self._files, _TURN)
-            self._waiting -= 1
-            self._turn.notify_all()
-            if not free:
-                raise ClipError("a file that is being opened holds up the network sources; check its disk")
-            self._enter()
-            self._network = mine
-            os.environ[_OPTIONS] = NETWORK
-        timer = threading.Timer(_READING, self._shut, (mine,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            self._shut(mine)
-            with self._turn:
-                self._leave()
-
-    def _shut(self, mine: object) -> None:
-        with self._turn:
-            if self._network is mine:
-                self._network = None
-                os.environ[_OPTIONS] = FILES
-                self._turn.notify_all()
-
-    def _enter(self) -> None:
-        if self._inside == 0:
-            self._options = os.environ.get(_OPTIONS)
-            self._log_level = cv2.utils.logging.getLogLevel()
-            os.environ[_OPTIONS] = FILES
-            # Whoever asked OpenCV to talk keeps hearing it.
-            if "OPENCV_LOG_LEVEL" not in os.environ:
-                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._inside += 1
-
-    def _leave(self) -> None:
-        self._inside -= 1
-        if self._inside == 0:
-            cv2.utils.logging.setLogLevel(self._log_level)
-            if self._options is None:
-                os.environ.pop(_OPTIONS, None)
-            else:
-                os.environ[_OPTIONS] = self._options
+    def _end(self) -> None:
+        cv2.utils.logging.setLogLevel(self._log_level)
+        if self._users is None:
+            os.environ.pop(_OPTIONS, None)
+        else:
+            os.environ[_OPTIONS] = self._users
 
 
-CAGE: Final = Cage()
+caged: Final = Cage()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before cv2, which this import sets up.
-from runtime.clips.cage import CAGE  # isort: skip
+from runtime.clips.cage import FILES, NETWORK, caged  # isort: skip
 import cv2
 
 from runtime.errors import ClipError
@@ -53,7 +53,7 @@ def open_capture(path: Path, timeout: float) -> Iterator[cv2.VideoCapture]:
 @contextlib.contextmanager
 def _open_file(name: str, path: Path, timeout: float, threads: int) -> Iterator[cv2.VideoCapture]:
     settings = _settings(timeout, threads)
-    with _released(lambda: cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings), str(path), CAGE.files()) as capture:
+    with _released(lambda: cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings), str(path), caged(FILES)) as capture:
         if not capture.isOpened():
             raise ClipError(
                 f"{path}: no video track that can be read (damaged, cut off or audio only); "
@@ -69,10 +69,10 @@ def open_url(url: str, name: str, timeout: float) -> Iterator[cv2.VideoCapture]:
 
     Only network protocols and no playlists, so that what a server sends never names a file. `name` stands for
     the address in messages, since that may hold a password. `timeout` in seconds bounds the opening and each
-    single wait for data. Raises ClipError.
+    single wait for data. Until it is open, nothing else can be opened in this process. Raises ClipError.
     """
     settings = _settings(timeout, min(_MOST_THREADS, os.cpu_count() or 1))
-    with _released(lambda: cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings), name, CAGE.network()) as capture:
+    with _released(lambda: cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings), name, caged(NETWORK)) as capture:
         if not capture.isOpened():
             raise ClipError(
                 f"{name}: cannot be opened (nobody answers, no access, or no video that is read here); "
@@ -85,7 +85,7 @@ def open_url(url: str, name: str, timeout: float) -> Iterator[cv2.VideoCapture]:
 @contextlib.contextmanager
 def open_camera(index: int) -> Iterator[cv2.VideoCapture]:
     """Open a camera of this machine and release it afterwards. Raises ClipError if there is none."""
-    with _released(lambda: cv2.VideoCapture(index, cv2.CAP_ANY), f"camera:{index}", CAGE.files()) as capture:
+    with _released(lambda: cv2.VideoCapture(index, cv2.CAP_ANY), f"camera:{index}", caged(FILES)) as capture:
         if not capture.isOpened():
             raise ClipError(
                 f"camera:{index}: no such camera, or another program holds it; "

@@ -67,6 +67,7 @@ class Outputs:
 
     def __init__(self, model: VideoMoE, x: Tensor, path: str) -> None:
         self._model, self._x, self._path = model, x, PATHS[path]
+        self._seen: tuple[Tensor, Tensor] | None = None  # an index that `expert` was asked for, and its logits
 
     @cached_property
     def router(self) -> Tensor:
@@ -87,9 +88,7 @@ class Outputs:
 
     @cached_property
     def deployed(self) -> Tensor:
-        if self._path.dense:
-            return self._every[torch.arange(len(self.route), device=self.route.device), self.route]
-        return self._model.dispatch(self._x, self.route)
+        return _of(self._every, self.route) if self._path.dense else self.expert(self.route)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -98,5 +97,28 @@ class Outputs:
         return self.gate.gather(1, self.route.unsqueeze(1)) * self.deployed
 
     def expert(self, index: Tensor) -> Tensor:
-        """(N, K) class logits of expert `index[n]` on clip n, chosen or not."""
-        return self._model.dispatch(self._x, index)
+        """(N, K) class logits of expert `index[n]` on clip n, chosen or not; what is known of them is used again."""
+        every = vars(self).get("_every")
+        if every is not None and _usable(every):
+            return _of(every, index)
+        if self._seen is None or not _usable(self._seen[1]):
+            logits = self._model.dispatch(self._x, index)
+        else:
+            seen, logits = self._seen
+            new = (seen != index).nonzero().flatten()
+            if len(new) == len(index):
+                logits = self._model.dispatch(self._x, index)
+            elif len(new):
+                logits = logits.index_copy(0, new, self._model.dispatch(self._x[new], index[new]))
+        self._seen = index, logits
+        return logits
+
+
+def _of(every: Tensor, index: Tensor) -> Tensor:
+    """(N, K) row `index[n]` of clip n, out of (N, M, K)."""
+    return every[torch.arange(len(index), device=index.device), index]
+
+
+def _usable(logits: Tensor) -> bool:
+    """Whether logits of an earlier pass will do now: those computed without a graph have no gradient to give."""
+    return logits.requires_grad or not torch.is_grad_enabled()

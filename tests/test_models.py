@@ -66,6 +66,34 @@ def test_only_the_chosen_experts_run(linear: VideoMoE) -> None:
     assert [expert.clips for expert in linear.experts] == load
 
 
+@pytest.mark.parametrize(("path", "again"), [("hard", 4), ("switch", 4), ("straight-through", 0), ("soft", 0)])
+def test_no_expert_looks_at_a_clip_twice(linear: VideoMoE, path: str, again: int) -> None:
+    x = clips(9).requires_grad_(True)
+    outputs = linear.outputs(x, path)
+    index = outputs.route.clone()
+    index[:4] = (index[:4] + 1) % 4  # other experts than the chosen ones for 4 clips
+    chosen, logits = outputs.deployed, outputs.logits
+    looks = torch.tensor([expert.clips for expert in linear.experts])
+    named = outputs.expert(index)
+    assert (torch.tensor([expert.clips for expert in linear.experts]) - looks).sum() == again
+    assert outputs.expert(index) is named or again == 0
+    torch.testing.assert_close(named, linear.dispatch(x, index))
+    # The shared pass gives each of its uses its gradient.
+    upstream = torch.randn(2, 9, 5)
+    found = torch.autograd.grad((upstream[0] * chosen + upstream[1] * named).sum() + logits.sum(), x)[0]
+    apart = (upstream[0] * linear(x) + upstream[1] * linear.dispatch(x, index)).sum()
+    expected = torch.autograd.grad(apart + linear.outputs(x, path).logits.sum(), x)[0]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("path", ["hard", "soft"])
+def test_logits_without_a_graph_are_not_used_where_one_is_wanted(linear: VideoMoE, path: str) -> None:
+    outputs = linear.outputs(clips(3).requires_grad_(True), path)
+    with torch.no_grad():
+        assert not outputs.expert(outputs.route).requires_grad and not outputs._every.requires_grad
+    assert outputs.expert(outputs.route).requires_grad
+
+
 @pytest.mark.parametrize("path", ["hard", "switch", "straight-through", "soft"])
 def test_paths_are_their_formulas(linear: VideoMoE, path: str) -> None:
     x = clips(6)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audit.attacks import ATTACKS, Settings
 from audit.attacks.apgd import apgd, checkpoints
-from audit.attacks.fab import to_hyperplane
+from audit.attacks.fab import fab, to_hyperplane
 from audit.attacks.loop import Climb, View, Worst
 from audit.attacks.objectives import MOE, ce, dlr
 from audit.attacks.reference import Reference
@@ -177,6 +177,34 @@ def test_fab_comes_within_a_hundredth_of_the_nearest_mistake() -> None:
     for clip, label, nearest in zip(x.split(1), y.split(1), distance.tolist(), strict=True):
         assert int(model(row(model, clip, label, 1.01 * nearest)).argmax(1)) != int(label)
         assert int(model(row(model, clip, label, 0.99 * nearest)).argmax(1)) == int(label)
+
+
+class Slope:
+    """One pixel x whose mistake begins at 0.6: the objective is x - 0.6. It notes where it was asked."""
+
+    def __init__(self, clean: Tensor) -> None:
+        self.reference = SimpleNamespace(x=clean)
+        self.gradients: list[float] = []
+        self.verdicts: list[float] = []
+
+    def at(self, x_adv: Tensor, gradient: bool = True) -> View:
+        (self.gradients if gradient else self.verdicts).append(float(x_adv))
+        value = x_adv.flatten() - 0.6
+        return View(value, torch.ones_like(x_adv), value > 0)
+
+
+def test_fab_oversteps_the_boundary_and_walks_back_towards_the_clean_clip() -> None:
+    climb: Any = Slope(torch.full((1, 1, 1, 1, 1), 0.5))
+    fab(climb, climb.reference.x, rule=constant(Settings(), 1), eps=0.0, steps=3, seed=0, worst=None)
+    at = 0.5
+    for asked, judged in zip(climb.gradients, climb.verdicts, strict=False):
+        assert asked == pytest.approx(at, abs=1e-6)
+        here, there = 0.6 - at, 0.6 - 0.5
+        pull = min(here / (here + there), 0.1)
+        assert judged == pytest.approx((1 - pull) * (at + 1.05 * here) + pull * (0.5 + 1.05 * there), abs=1e-6)
+        assert judged > 0.6
+        at = 0.1 * 0.5 + 0.9 * judged
+    assert len(climb.gradients) == 3
 
 
 def test_more_budget_never_helps_the_defender_of_a_random_search() -> None:

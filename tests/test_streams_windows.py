@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Collected:
 
 def read(source: object, contract: ClipContract = CONTRACT, **options: object) -> Collected:
     sink, settings = Collected(), StreamSettings(**options)  # type: ignore[arg-type]
-    Reader(open_source(source, settings), contract, settings, sink, threading.Event()).run()
+    Reader(open_source(source, settings, CONTRACT), contract, settings, sink).run()
     assert sink.notes.pop()[0] == "end"
     return sink
 
@@ -222,16 +221,17 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
 
 
 def test_a_loop_does_not_end(tmp_path: Path) -> None:
-    path, stop = write(tmp_path / "a.avi", grey_frames(10), fps=10), threading.Event()
+    path = write(tmp_path / "a.avi", grey_frames(10), fps=10)
 
     class Enough(Collected):
         def put(self, window: Window) -> None:
             super().put(window)
             if len(self.windows) == 7:
-                stop.set()
+                reader.stop()
 
     sink, settings = Enough(), StreamSettings(seconds=1.0, loop=True)
-    Reader(open_source(path, settings), CONTRACT, settings, sink, stop).run()
+    reader = Reader(open_source(path, settings, CONTRACT), CONTRACT, settings, sink)
+    reader.run()
     assert [w.video for w in sink.windows] == list(range(7))
 
 
@@ -243,7 +243,7 @@ def test_a_source_that_raises_anything_ends_with_that() -> None:
             raise ZeroDivisionError("oops")
 
     sink, settings = Collected(), StreamSettings()
-    Reader(open_source(Broken(), settings), CONTRACT, settings, sink, threading.Event()).run()
+    Reader(open_source(Broken(), settings, CONTRACT), CONTRACT, settings, sink).run()
     assert sink.notes == [("end", "Broken: the source failed with ZeroDivisionError: oops")]
 
 
@@ -262,16 +262,16 @@ def test_a_source_that_raises_anything_ends_with_that() -> None:
 )
 def test_what_is_no_source_is_refused_at_once(source: object, says: str) -> None:
     with pytest.raises(HardrouteError, match=says):
-        open_source(source, StreamSettings())
+        open_source(source, StreamSettings(), CONTRACT)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HardrouteError, match="no video in it"):
-        open_source(tmp_path, StreamSettings())
+        open_source(tmp_path, StreamSettings(), CONTRACT)
 
 
 def test_a_password_is_nowhere_in_a_name() -> None:
-    source = open_source("rtsp://user:secret@door:554/one?token=secret#secret", StreamSettings())
+    source = open_source("rtsp://user:secret@door:554/one?token=secret#secret", StreamSettings(), CONTRACT)
     assert source.name == "rtsp://door:554/one"
 
 

@@ -28,7 +28,7 @@ _GRACE = 5.0
 @dataclass(eq=False)
 class _Served:
     lane: Lane
-    stop: threading.Event
+    reader: Reader
     threads: tuple[threading.Thread, threading.Thread]
     timeout: float
 
@@ -107,12 +107,11 @@ class Hub:
             HardrouteError: the settings contradict the contract, the name is taken, or the hub is closed.
         """
         settings = replace(settings or StreamSettings(), **options)
-        opened = open_source(source, settings)
+        opened = open_source(source, settings, self._engine.contract)
         name = name or opened.name
         policy = settings.policy or ("drop-oldest" if opened.live else "block")
         lane = Lane(name, self._batcher, policy, settings.depth, settings.ahead, self._release)
-        stop = threading.Event()
-        reader = Reader(opened, self._engine.contract, settings, lane, stop)
+        reader = Reader(opened, self._engine.contract, settings, lane)
 
         def answer() -> None:
             lane.run()
@@ -129,7 +128,7 @@ class Hub:
                 raise HardrouteError("the hub is closed; make another")
             if name in self._served:
                 raise HardrouteError(f"source {name} is already being served; remove it first, or give it another name")
-            self._served[name] = _Served(lane, stop, threads, settings.timeout)
+            self._served[name] = _Served(lane, reader, threads, settings.timeout)
             self._running += 1
             self._unheard += 1
         for thread in threads:
@@ -148,7 +147,7 @@ class Hub:
                 known = ", ".join(self._served) or "none"
                 raise HardrouteError(f"no source {name!r} is being served; known: {known}")
             self._leaving = [one for one in self._leaving if one.threads[1].is_alive()] + [served]
-        served.stop.set()
+        served.reader.stop()
         served.lane.close()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -198,7 +197,7 @@ class Hub:
 
 def _stop(served: list[_Served]) -> None:
     for one in served:
-        one.stop.set()
+        one.reader.stop()
         one.lane.close()
     for one in served:
         reader, answerer = one.threads

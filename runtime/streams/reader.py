@@ -54,13 +54,12 @@ class Sink(Protocol):
 
 
 class Reader:
-    """Reads `source` to its end, or until `stop` is set, and hands everything to `sink`; an "end" comes last."""
+    """Reads `source` to its end, or until `stop`, and hands everything to `sink`; an "end" comes last."""
 
-    def __init__(
-        self, source: Source, contract: ClipContract, settings: StreamSettings, sink: Sink, stop: threading.Event
-    ) -> None:
+    def __init__(self, source: Source, contract: ClipContract, settings: StreamSettings, sink: Sink) -> None:
         self._source, self._contract, self._settings = source, contract, settings
-        self._sink, self._stop = sink, stop
+        self._sink, self._stop = sink, threading.Event()
+        self._take: Take | None = None
         self._seconds, self._stride = settings.window(contract)
         self._index = 0
         self._video = -1
@@ -79,6 +78,12 @@ class Reader:
             error = str(HardrouteError(text))
         finally:
             self._sink.note("end", error, max(0, self._video))
+
+    def stop(self) -> None:
+        """Ends the reading, as soon as the source lets it; from any thread."""
+        self._stop.set()
+        if take := self._take:
+            take.cancel()
 
     def _read_all(self) -> str | None:
         again = self._source.live or self._settings.loop
@@ -105,10 +110,14 @@ class Reader:
         """Reads one video. What went wrong, or None; for a live source its end is wrong."""
         self._frames = 0
         try:
-            with opening as take:
-                self._read(take)
+            with opening as self._take:
+                # Stopped while it was being opened, when there was nothing yet to cancel.
+                if not self._stop.is_set():
+                    self._read(self._take)
         except ClipError as error:
             return str(error)
+        finally:
+            self._take = None
         if not self._frames:
             return f"{self._source.name}: not one frame could be decoded"
         return f"{self._source.name}: the source ended" if self._source.live else None

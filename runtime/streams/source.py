@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from runtime.clips import ClipContract
 from runtime.errors import ClipError
+from runtime.streams.isolated import open_live_take
 from runtime.streams.settings import StreamSettings
-from runtime.streams.takes import FrameTake, Take, open_camera_take, open_file_take, open_url_take
+from runtime.streams.takes import FrameTake, Take, open_file_take
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 VIDEOS = frozenset((".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"))
@@ -81,32 +83,21 @@ class VideoFiles:
             yield open_file_take(file, self._settings)
 
 
-class Camera:
-    """A camera of this machine, by its number."""
+class LiveSource:
+    """A camera by its number, or a URL of `SCHEMES`, read in a process of its own.
+
+    What a URL sends may be any video that a file may be, RTSP, or Motion JPEG; no playlist.
+    """
 
     live = True
 
-    def __init__(self, index: int, settings: StreamSettings) -> None:
-        self.name = f"camera:{index}"
-        self._index, self._settings = index, settings
+    def __init__(self, target: int | str, contract: ClipContract, settings: StreamSettings) -> None:
+        self.name = public_name(target) if isinstance(target, str) else f"camera:{target}"
+        self._target, self._contract, self._settings = target, contract, settings
 
     def takes(self) -> Iterator[AbstractContextManager[Take]]:
         while True:
-            yield open_camera_take(self._index, self._settings)
-
-
-class NetworkAddress:
-    """A URL of `SCHEMES`. What it sends may be any video that a file may be, RTSP, or Motion JPEG; no playlist."""
-
-    live = True
-
-    def __init__(self, url: str, settings: StreamSettings) -> None:
-        self.name = public_name(url)
-        self._url, self._settings = url, settings
-
-    def takes(self) -> Iterator[AbstractContextManager[Take]]:
-        while True:
-            yield open_url_take(self._url, self.name, self._settings)
+            yield open_live_take(self._target, self.name, self._contract, self._settings)
 
 
 class _Frames:
@@ -120,13 +111,14 @@ class _Frames:
         yield contextlib.nullcontext(FrameTake(self._frames, self.name, self._settings.limits))
 
 
-def open_source(spec: object, settings: StreamSettings) -> Source:
+def open_source(spec: object, settings: StreamSettings, contract: ClipContract) -> Source:
     """What a user calls a source, as one. Nothing is opened yet.
 
     Args:
         spec: a file, a folder (its videos by name, without subfolders), a camera's number or "camera:0", a URL of
             `SCHEMES`, a `FrameSource`, or a `Source` of your own.
         settings: how it will be read.
+        contract: what its windows are for.
 
     Raises:
         ClipError: there is no such file, folder or scheme, or no video in the folder.
@@ -136,14 +128,14 @@ def open_source(spec: object, settings: StreamSettings) -> Source:
     if isinstance(spec, FrameSource):
         return _Frames(spec, settings)
     if isinstance(spec, int):
-        return Camera(spec, settings)
+        return LiveSource(spec, contract, settings)
     if not isinstance(spec, str | Path):
         raise ClipError(f"source {type(spec).__name__}: not a path, a URL, a camera's number or something to read from")
     text = str(spec)
     if camera := re.fullmatch(r"camera:([0-9]{1,4})", text):
-        return Camera(int(camera[1]), settings)
+        return LiveSource(int(camera[1]), contract, settings)
     if isinstance(spec, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return NetworkAddress(_check_url(text), settings)
+        return LiveSource(_check_url(text), contract, settings)
     path = Path(spec)
     if path.is_dir():
         return VideoFiles(text, _videos(path), settings)

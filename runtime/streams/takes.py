@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,15 +11,7 @@ import cv2
 import numpy as np
 
 from runtime.clips import Limits
-from runtime.clips.capture import (
-    RE_ENCODE,
-    open_camera,
-    open_capture,
-    open_url,
-    stated_count,
-    stated_fps,
-    stated_pixels,
-)
+from runtime.clips.capture import RE_ENCODE, open_capture, stated_count, stated_fps, stated_pixels
 from runtime.clips.container import SourceFile, check_file
 from runtime.clips.sampling import usable_fps
 from runtime.errors import ClipError
@@ -40,7 +31,9 @@ class Take(Protocol):
 
     clip: str
     sha256: str
-    fps: float
+
+    @property
+    def fps(self) -> float: ...
 
     def grab(self) -> float | None:
         """Goes to the next frame and says when it starts, in seconds from any origin; None: there is none."""
@@ -50,6 +43,9 @@ class Take(Protocol):
 
         Raises ClipError if it is too large.
         """
+
+    def cancel(self) -> None:
+        """Called by another thread when nobody waits for frames any more; ends a `grab` that hangs, if it can."""
 
 
 class CaptureTake:
@@ -103,6 +99,9 @@ class CaptureTake:
         self._frame = frame
         return frame
 
+    def cancel(self) -> None:
+        """A file does not hang for longer than its time limit."""
+
 
 class FrameTake:
     """A user's frames as a take."""
@@ -128,6 +127,9 @@ class FrameTake:
         self._limits.check_pixels(self._name, frame.shape[1], frame.shape[0])
         return cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.size else None
 
+    def cancel(self) -> None:
+        """Whoever gives the frames has no such call."""
+
 
 @contextlib.contextmanager
 def open_file_take(path: Path, settings: StreamSettings) -> Iterator[Take]:
@@ -141,23 +143,6 @@ def open_file_take(path: Path, settings: StreamSettings) -> Iterator[Take]:
             file.check_complete(frames, _expected(file, promised, rate, frames, seconds))
 
         yield CaptureTake(capture, str(path), settings.limits, path.name, file.sha256, at_end=at_end)
-
-
-@contextlib.contextmanager
-def open_camera_take(index: int, settings: StreamSettings) -> Iterator[Take]:
-    """A camera of this machine, by the time at which its frames arrive."""
-    with open_camera(index) as capture:
-        yield CaptureTake(capture, f"camera:{index}", settings.limits, now=time.monotonic)
-
-
-@contextlib.contextmanager
-def open_url_take(url: str, name: str, settings: StreamSettings) -> Iterator[Take]:
-    """A network address, by the stream's own clock where it has one."""
-    with open_url(url, name, settings.timeout) as capture:
-        # Motion JPEG over HTTP carries no times, and FFmpeg makes some up from a guessed rate.
-        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4]
-        arrival = codec == b"MJPG" and not stated_count(capture) and not url.lower().startswith("rtsp")
-        yield CaptureTake(capture, name, settings.limits, now=time.monotonic if arrival else None)
 
 
 def _expected(file: SourceFile, promised: int, rate: float, frames: int, seconds: float) -> int:

@@ -48,7 +48,7 @@ def twin_answers(bundle: Path) -> Callable[[np.ndarray], Answers]:
     def answer(frames: np.ndarray) -> Answers:
         with torch.no_grad():
             outputs = twin.outputs(torch.from_numpy(to_network(frames)))
-        return outputs.deployed.numpy(), outputs.route.numpy()
+            return outputs.deployed.numpy(), outputs.route.numpy()
 
     return answer
 

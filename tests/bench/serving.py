@@ -145,6 +145,8 @@ def compile_parts(twin: VideoMoE) -> Callable[[torch.Tensor], torch.Tensor] | No
     """Router and experts one by one, dispatched as the engine does: the dispatch of the twin cannot be traced."""
     if not shutil.which("g++"):
         return None
+    # All experts share one line of code, and each batch size of each is compiled by itself.
+    torch._dynamo.config.recompile_limit = 64
     router, *experts = (torch.compile(part, dynamic=False) for part in (twin.router, *twin.experts))
 
     def run(x: torch.Tensor) -> torch.Tensor:

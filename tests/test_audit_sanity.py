@@ -197,6 +197,19 @@ def test_a_broken_model_is_refused_by_the_right_flag(broken: Callable[[], VideoM
     assert len(refused) <= 2, refused
 
 
+def test_clips_that_are_wrong_anyway_are_not_looked_at() -> None:
+    """They would count as fallen, and so as proof that attacks bite."""
+    model, (x, y) = sound_mixture(), class_clips(200)
+    clean = np.arange(200) % 20 == 0
+    seen: list[tuple[int, int]] = []
+    found = inspect(model, x, y, steps=2, clean=clean, progress=lambda done, total, what: seen.append((done, total)))
+    assert found.far.n == found.still.n == found.dead_gradients.n == found.strength.clips == 10
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] and seen == sorted(seen)
+    assert inspect(model, x, y, steps=1).far.n == 64 == inspect(model, x, y, steps=1, clean=~clean | clean).far.n
+    none_right = inspect(model, x[:6], y[:6], steps=1, clean=np.zeros(6, bool))
+    assert none_right.far.n == 6 and none_right.passes[0] > 0
+
+
 def test_training_mode_is_left_alone() -> None:
     model = training_norm()
     x, y = class_clips(6)

@@ -98,6 +98,18 @@ def test_processes_and_a_journal_give_the_same_matrix(tmp_path: Path, monkeypatc
     assert same(found, transfer(other, x, y, ["fgsm"], EPS, 3))
 
 
+def test_a_journal_tells_models_apart_that_changed_names(tmp_path: Path) -> None:
+    models = three()
+    x, y = clips(models)
+    swapped = {"a": models["a"], "c": models["b"], "b": models["c"]}
+    book, digests = Journal(tmp_path, "k"), ("A", "B", "C")
+    for each in (models, swapped):
+        called = dict(zip(each, digests, strict=True))
+        assert same(
+            transfer(each, x, y, ["fgsm"], EPS, 1), transfer(each, x, y, ["fgsm"], EPS, 1, journal=book, called=called)
+        )
+
+
 def test_models_are_left_as_they_were() -> None:
     model, x = mixture().train(), eight_bit_clips(4)
     transfer({"m": model}, x, torch.tensor([0, 1, 2, 3]), ["pgd"], eps=EPS, steps=2)

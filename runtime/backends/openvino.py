@@ -17,7 +17,7 @@ PRECISIONS: Final = {"openvino": "f32", "openvino-bf16": "bf16"}
 class OpenVino:
     """OpenVINO's CPU device in a stated precision.
 
-    One compiled network serves every batch size: compiled anew for a fixed size it was at most 0.05 ms quicker per call,
+    One compiled network serves every batch size. Compiled anew for a fixed size it was at most 0.05 ms quicker a call,
     and holds its weights twice. Nor did clips spread over several streams gain anything that could be told from noise.
     Nothing is cached on the disk; compiling takes a tenth of a second.
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
+from audit.clips import chosen_clips, ordered
 from audit.policy import Policy, shipped
 from audit.sources import open_sources, require_twin
 from runtime import errors
 from runtime.bundle import Bundle
-from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
-from runtime.errors import DataError, HardrouteError
+from runtime.clips import load_clips, open_set
+from runtime.errors import HardrouteError
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 REFUSED = 1
@@ -89,27 +88,6 @@ def audit(
         screen.attached(certificate.attach(opened, out / certificate.NAME))
     if not result.verdict.passed:
         raise typer.Exit(REFUSED)
-
-
-def chosen_clips(clip_set: ClipSet, bundle: Bundle, policy: Policy, limit: int | None) -> ClipSet:
-    """The clips that the policy names. Raises DataError unless set and bundle have the same classes."""
-    here, there = set(clip_set.classes), set(bundle.manifest.classes)
-    if here != there:
-        only = [
-            f"only in the {side}: {', '.join(sorted(names)[:5])}"
-            for side, names in (("set", here - there), ("bundle", there - here))
-            if names
-        ]
-        raise DataError(f"{clip_set.name}: its classes are not those of the bundle ({'; '.join(only)})")
-    count = min(policy.data.clips, limit or policy.data.clips)
-    return clip_set.split(policy.data.split).take(count, policy.data.seed)
-
-
-def ordered(clips: ClipArrays, bundle: Bundle) -> ClipArrays:
-    """The same clips with labels that count in the bundle's order of classes."""
-    classes = bundle.manifest.classes
-    place = np.array([classes.index(name) for name in clips.classes])
-    return replace(clips, labels=place[clips.labels], classes=classes)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from audit.policy import Policy
 from runtime.errors import main
+from training.compare import compare, table
 from training.export import export_bundle
 from training.fitting import fit_run
 from training.options import with_settings
-from training.run import Run
+from training.run import Run, write_text
 from training.settings import settings_from
 from training.team import Team
 
@@ -48,6 +50,28 @@ def export(
     """Turn a run's best weights into a bundle that runtime serves and audit attacks."""
     bundle = export_bundle(Run.open(run), out, single=single, probes=probes)
     typer.echo(f"{out}: {len(bundle.manifest.experts)} experts, digest {bundle.digest}")
+
+
+@app.command("compare")
+@with_settings
+def compare_methods(
+    data: Annotated[str, typer.Option(help="labelled set: a folder with manifest.csv, or motion")],
+    out: Annotated[Path, typer.Option(help="folder for runs, bundles, audits and the table")],
+    given: dict[str, Any],
+    method: Annotated[list[str], typer.Option(help="a defence; repeat the option for each")],
+    seed: Annotated[list[int] | None, typer.Option(help="a seed; repeat the option for each")] = None,
+    reference: Annotated[str, typer.Option(help="--epochs is this method's; the others get equal compute")] = "at-m",
+    policy: Annotated[
+        str, typer.Option(help="TOML file, or a policy that audit ships: attacks and clips")
+    ] = "standard",
+) -> None:
+    """Train methods at equal training compute, audit each, put them into one table. Goes on where it was cut short."""
+    chosen = [settings_from({"data": data, **given, "method": name, "seed": n}) for n in seed or [0] for name in method]
+    rules = Policy.load(policy)
+    rows = compare(chosen, settings_from({"data": data, **given, "method": reference}), out, rules, typer.echo)
+    write_text(out / "compare.md", table(rows))
+    typer.echo(table(rows))
+    typer.echo(f"written: {out / 'compare.json'}, {out / 'compare.md'}")
 
 
 if __name__ == "__main__":

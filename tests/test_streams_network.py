@@ -110,26 +110,26 @@ def test_a_source_that_never_answers_is_given_up_after_so_many_tries(engine: Eng
     assert not any("secret" in str(event) for event in events)
 
 
-@pytest.mark.parametrize("kind", ["playlist", "concat", "text", "redirect-to-file"])
-def test_what_comes_over_the_network_names_no_file(engine: Engine, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["playlist", "playlist-of-addresses", "concat", "text", "nothing"])
+def test_what_comes_over_the_network_names_nothing_else_to_open(engine: Engine, tmp_path: Path, kind: str) -> None:
     secret = write(tmp_path / "secret.avi", grey_frames(30), fps=10)
     body = {
         "playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "playlist-of-addresses": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n/other.ts\n#EXT-X-ENDLIST\n",
         "concat": f"ffconcat version 1.0\nfile {secret}\n",
         "text": "hello\n" * 100,
-        "redirect-to-file": "",
+        "nothing": "",
     }[kind]
 
     def answer(number: int, send: Send) -> None:
         send(body.encode())
 
-    types = {"playlist": "application/vnd.apple.mpegurl"}
     with (
-        serving(answer, types.get(kind, "text/plain")) as server,
+        serving(answer, "application/vnd.apple.mpegurl" if "playlist" in kind else "text/plain") as server,
         engine.stream(f"{server.url}/list.m3u8", reconnect=Reconnect(0.001, 0.001, attempts=1), timeout=2.0) as stream,
     ):
         events = list(stream)
-    assert server.connections, "the server was asked"
+    assert set(server.requests) == {"/list.m3u8"}, "the server was asked, and for nothing that it named itself"
     assert [event.kind for event in events] == ["source-lost", "end"]
 
 
@@ -152,25 +152,28 @@ def test_a_file_cannot_reach_the_network(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_a_source_that_hangs_while_it_is_opened(engine: Engine, video: Path) -> None:
-    asked = threading.Event()
+    asked, expired = threading.Event(), threading.Event()
 
     def answer(number: int, send: Send) -> None:
         asked.set()
-        server.released.wait(PATIENCE)
+        if not server.released.wait(PATIENCE):
+            expired.set()
 
-    with serving(answer) as server, engine.stream(server.url, timeout=PATIENCE) as hanging:
-        assert asked.wait(PATIENCE)
-        # Other sources, of files and of the network, and clips. The server is released only when all have been read.
-        assert len(list(engine.stream(video, seconds=1.0))) == 3
-        assert engine.predict(video).label
-        data = video.read_bytes()
-        with (
-            serving(lambda n, send: send(data), "video/x-msvideo") as other,
-            engine.stream(other.url, seconds=1.0, policy="block") as stream,
-        ):
-            assert next(stream).prediction
-        assert hanging.counts.frames == 0 and server.connections == 1
+    with serving(answer) as server:
+        with engine.stream(server.url, timeout=PATIENCE) as hanging:
+            assert asked.wait(PATIENCE)
+            # Other sources, of files and of the network, and clips; the server lets go only after all of them.
+            assert len(list(engine.stream(video, seconds=1.0))) == 3
+            assert engine.predict(video).label
+            data = video.read_bytes()
+            with (
+                serving(lambda n, send: send(data), "video/x-msvideo") as other,
+                engine.stream(other.url, seconds=1.0, policy="block") as stream,
+            ):
+                assert next(stream).prediction
+            assert hanging.counts.frames == 0 and server.connections == 1
         # Leaving does not wait for the time limit either: the reader is a process that can be ended.
+        assert not expired.is_set()
 
 
 def test_a_decoder_that_crashes_is_a_lost_source() -> None:

@@ -93,7 +93,6 @@ class Windows:
             if self._counts(window.number, duration, short):
                 window.shown += [self._shown()] * (len(window.times) - len(window.shown))
                 yield self._cut(window)
-        self._open.clear()
 
     def _counts(self, number: int, duration: float, short: bool) -> bool:
         return (short and number == 0) or duration - self._starts(number) >= MIN_COVERED * self._seconds

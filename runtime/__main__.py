@@ -18,6 +18,7 @@ from runtime.routelog import commands as log_commands
 from runtime.service.commands import serve
 from runtime.streams.commands import stream
 from runtime.table import PredictionTable, describe
+from runtime.watch.options import AbstainBelow, open_abstain
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.command()(serve)
@@ -42,10 +43,12 @@ def predict(
     backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
+    abstain_below: AbstainBelow = None,
     digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
+    abstain = open_abstain(abstain_below)
     with RouteLog(log) if log else nullcontext() as route_log:
         engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
         if backend == AUTO:
@@ -59,11 +62,12 @@ def predict(
                 failures += 1
                 typer.echo(f"error: {error}", err=True)
                 continue
-            record = RouteRecord.from_prediction(prediction, engine.bundle.digest)
+            abstained = abstain is not None and abstain(prediction)
+            record = RouteRecord.from_prediction(prediction, engine.bundle.digest, abstained=abstained or None)
             # Logged before it is shown: an answer that someone acted on must have its line.
             if route_log:
                 route_log.append(record)
-            typer.echo(record.to_json() if as_json else table.row(prediction))
+            typer.echo(record.to_json() if as_json else table.row(prediction, abstained))
     if failures:
         raise typer.Exit(errors.EXIT_BAD_INPUT)
 

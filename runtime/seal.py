@@ -51,10 +51,15 @@ def read_sealed(folder: Path, name: str) -> bytes:
 def write_sealed(folder: Path, name: str, data: bytes) -> None:
     """Writes a file and its seal, each whole or not at all."""
     finished = {name: data, seal_name(name): _line(name, data)}
-    for each, content in finished.items():
-        (folder / temporary_name(each)).write_bytes(content)
-    for each in finished:
-        (folder / temporary_name(each)).replace(folder / each)
+    try:
+        for each, content in finished.items():
+            (folder / temporary_name(each)).write_bytes(content)
+        for each in finished:
+            (folder / temporary_name(each)).replace(folder / each)
+    finally:
+        # What a full disk left behind would be an unlisted file, and the bundle refused for it.
+        for each in finished:
+            (folder / temporary_name(each)).unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.bundle import Bundle
+from runtime.errors import BundleError
 from runtime.prediction import Prediction
 
 _NAME_WIDTH = 40
@@ -23,11 +24,11 @@ class PredictionTable:
         self._label = max(len("label"), *map(len, classes))
         self._begun = False
 
-    def row(self, prediction: Prediction) -> str:
-        """One clip's line; the first one comes with the header above it."""
+    def row(self, prediction: Prediction, abstained: bool = False) -> str:
+        """One clip's line, without label if that is withheld; the first one comes with the header above it."""
         cells = (
             fit(prediction.clip, self._name),
-            prediction.label,
+            "-" if abstained else prediction.label,
             f"{prediction.probability:.3f}",
             str(prediction.route.expert),
             f"{prediction.route.margin:.3f}",
@@ -71,9 +72,19 @@ def describe(bundle: Bundle) -> str:
         "clip": f"{contract.frames} frames of {size} from {window}, {contract.resize}",
         "precision": manifest.precision,
         "files": f"{len(manifest.files)}, {megabytes:.1f} MB, all digests match",
+        "certificate": _certified(bundle),
         "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()) or "not stated",
     }
-    return "\n".join(f"{fact:<10} {value}" for fact, value in facts.items())
+    return "\n".join(f"{fact:<11} {value}" for fact, value in facts.items())
+
+
+def _certified(bundle: Bundle) -> str:
+    try:
+        found = bundle.certificate()
+    except BundleError as error:
+        # The bundle itself is whole, and this says all there is to know.
+        return f"NOT VALID: {error}"
+    return found.headline if found else "none; `python -m audit ... --attach` puts one in"
 
 
 def fit(name: str, width: int) -> str:

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from runtime.bundle import Bundle
+from runtime.backends import AUTO, BACKENDS
 from runtime.engine import Engine
 from runtime.errors import HardrouteError
 from runtime.routelog import RouteLog
-from runtime.watch import Abstain, Watch
+from runtime.watch.options import AbstainBelow, Every, FalseAlarm, Wanted, open_abstain, open_watch
+from runtime.watch.watch import FALSE_ALARM
 
 MIB = 2**20
 
@@ -24,8 +25,10 @@ def serve(
     bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
-    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "cpu",
+    backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
     log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Clips that run together.")] = 8,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
@@ -34,12 +37,10 @@ def serve(
     decode_seconds: Annotated[float, typer.Option(min=0.1, help="Wall clock of one video's decoding.")] = 20.0,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
     token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
-    watch: Annotated[
-        bool | None, typer.Option(help="Compare routes with the certified baseline; default: if the bundle has one.")
-    ] = None,
-    abstain_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Withhold answers with a smaller router margin.")
-    ] = None,
+    watch: Wanted = None,
+    false_alarm: FalseAlarm = FALSE_ALARM,
+    watch_every: Every = 1,
+    abstain_below: AbstainBelow = None,
     stream: Annotated[
         list[str] | None, typer.Option(metavar="NAME=SOURCE", help="Serve a file, folder, camera or URL as well.")
     ] = None,
@@ -64,13 +65,16 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         route_log = stack.enter_context(RouteLog(log)) if log else None
-        engine = stack.enter_context(Engine.load(bundle, backend, threads=threads))
+        engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
+        stack.enter_context(engine)
+        if backend == AUTO:
+            typer.echo(engine.chosen_because, err=True)
         service = Service(
             engine,
             settings,
             log=route_log,
-            watch=_watch(engine.bundle, watch),
-            abstain=Abstain(margin=abstain_below) if abstain_below is not None else None,
+            watch=open_watch(engine.bundle, watch, false_alarm, watch_every),
+            abstain=open_abstain(abstain_below),
         )
         stack.callback(service.close)
         for name, source in map(_named_source, stream or []):
@@ -98,12 +102,6 @@ def serve(
         # obeyed and must not kill. One that comes just before uvicorn listens for it is obeyed as well.
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         server.run([listener])
-
-
-def _watch(bundle: Bundle, wanted: bool | None) -> Watch | None:
-    if wanted is False or (wanted is None and bundle.certificate() is None):
-        return None
-    return Watch.from_bundle(bundle, on_alarm=lambda alarm: typer.echo(f"alarm {alarm.kind}: {alarm.text}", err=True))
 
 
 def _named_source(text: str) -> tuple[str, str]:

@@ -16,6 +16,8 @@ from runtime.streams.events import StreamCounts, StreamEvent
 from runtime.streams.hub import Hub
 from runtime.streams.settings import StreamSettings
 from runtime.table import fit
+from runtime.watch.options import AbstainBelow, Every, FalseAlarm, Wanted, open_abstain, open_watch
+from runtime.watch.watch import FALSE_ALARM
 
 _NAME_WIDTH = 40
 
@@ -37,6 +39,10 @@ def stream(
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a window waits for others.")] = 0.005,
     backend: Annotated[str, typer.Option(help="What runs the networks.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    watch: Wanted = None,
+    false_alarm: FalseAlarm = FALSE_ALARM,
+    watch_every: Every = 1,
+    abstain_below: AbstainBelow = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows.")] = None,
     loop: Annotated[bool, typer.Option(help="Start files and folders anew when they end, for ever.")] = False,
 ) -> None:
@@ -49,7 +55,14 @@ def stream(
     with ExitStack() as stack:
         route_log = stack.enter_context(RouteLog(log)) if log else None
         engine = stack.enter_context(Engine.load(bundle, backend, threads=threads))
-        hub = Hub(engine, log=route_log, max_batch=max_batch, max_wait=max_wait)
+        hub = Hub(
+            engine,
+            log=route_log,
+            watch=open_watch(engine.bundle, watch, false_alarm, watch_every),
+            abstain=open_abstain(abstain_below),
+            max_batch=max_batch,
+            max_wait=max_wait,
+        )
         # Called once the hub is closed, so that every window is accounted for, however the loop ends.
         stack.callback(_report, hub)
         stack.enter_context(hub)
@@ -72,7 +85,9 @@ def _show_json(event: StreamEvent) -> None:
 
 
 def _show(event: StreamEvent, width: int) -> None:
-    name = fit(event.source, width)
+    name = fit(event.source, len(event.source))
+    # The end of a path tells more than its beginning.
+    column = name if len(name) <= width else f"...{name[3 - width :]}"
     if event.dropped:
         typer.echo(f"{name}: {event.dropped} windows dropped", err=True)
     if event.kind in ("source-lost", "source-back"):
@@ -84,7 +99,8 @@ def _show(event: StreamEvent, width: int) -> None:
     elif event.prediction:
         prediction, spent = event.prediction, event.prediction.milliseconds
         typer.echo(
-            f"{name:<{width}}  {event.start:>9.2f} - {event.end:<9.2f}  {prediction.label}  "
+            f"{column:<{width}}  {event.start:>9.2f} - {event.end:<9.2f}  "
+            f"{'abstained' if event.abstained else prediction.label}  "
             f"{prediction.probability:.3f}  expert {prediction.route.expert}  margin {prediction.route.margin:.3f}  "
             f"{spent.decode + spent.route + spent.expert:.1f} ms"
         )
@@ -92,7 +108,7 @@ def _show(event: StreamEvent, width: int) -> None:
 
 def _report(hub: Hub) -> None:
     for name, counts in hub.counts.items():
-        typer.echo(f"{fit(name, _NAME_WIDTH)}: {_summary(counts)}", err=True)
+        typer.echo(f"{fit(name, len(name))}: {_summary(counts)}", err=True)
     stats = hub.batcher.stats
     typer.echo(f"{stats.answered} windows in {stats.expert_batches} runs, {stats.mean_batch:.1f} a run", err=True)
 
@@ -101,6 +117,7 @@ def _summary(counts: StreamCounts) -> str:
     text = f"{counts.windows} windows, {counts.answered} answered, {counts.failed} failed, {counts.dropped} dropped"
     rest = {
         "corrupt frames": counts.corrupt,
+        "withheld": counts.abstained,
         "videos or connections lost": counts.unusable,
         "jumps of the clock": counts.jumps,
         "reconnects": counts.reconnects,

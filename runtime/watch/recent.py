@@ -12,6 +12,7 @@ from runtime.watch.baseline import Baseline, log_odds
 from runtime.watch.detector import COLLAPSE, LOAD, LOW_MARGIN
 
 MEMORY: Final = 32  # windows; older ones fade
+MAJORITY: Final = 0.5  # share of the recent windows that one expert answers in a collapse
 LOW: Final = 0.1  # share of the certified clips whose margin counts as low
 ODD: Final = 0.1  # share of the certified clips whose log odds count as odd: half too low, half too high
 

@@ -15,7 +15,7 @@ from runtime.errors import BundleError, HardrouteError
 from runtime.prediction import Prediction
 from runtime.watch.baseline import Baseline
 from runtime.watch.detector import COLLAPSE, KINDS, LOAD, Detector
-from runtime.watch.recent import Recent
+from runtime.watch.recent import MAJORITY, Recent
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle  # which reads certificates, and with them baselines
@@ -191,7 +191,9 @@ class Watch:
         self._compared += 1
         new = []
         for kind, evidence in self._detector.evidence.items():
-            if evidence.log >= self.threshold and kind not in self._standing:
+            # A rare expert chosen some times in a row is a change, but no collapse: `load` will say so.
+            premature = kind == COLLAPSE and self._recent.load[evidence.stream] < MAJORITY
+            if evidence.log >= self.threshold and kind not in self._standing and not premature:
                 expert = evidence.stream if kind in (COLLAPSE, LOAD) else None
                 new.append(Alarm(kind, self._recent.describe(kind, expert), self._compared, expert))
         self._standing |= {alarm.kind: alarm for alarm in new}

@@ -365,7 +365,8 @@ def test_without_a_watch_that_is_said(engine: Engine) -> None:
 
 def test_streams_are_served_beside_the_clients(engine: Engine, video: Path, tmp_path: Path) -> None:
     with RouteLog(tmp_path / "routes.jsonl") as log:
-        service = Service(engine, log=log, watch=Watch(Baseline.of(engine.predict_batch(random_frames(64)))))
+        watch = Watch(Baseline.of(engine.predict_batch(random_frames(64))))
+        service = Service(engine, log=log, watch=watch, abstain=Abstain(margin=1.0))
         with TestClient(create_app(service)) as client:
             service.hub.add(video, name="door", seconds=0.25)
             assert send(client, video).status_code == 200
@@ -374,6 +375,7 @@ def test_streams_are_served_beside_the_clients(engine: Engine, video: Path, tmp_
             assert windows == 4
             assert metric(client, "hardroute_stream_frames_total", stream="door") == 12
             assert metric(client, "hardroute_clips_total") == windows + 1
+            assert metric(client, "hardroute_abstained_total") == windows + 1
             assert metric(client, "hardroute_watch_observed_total") == windows + 1
     lines = list(map(json.loads, (tmp_path / "routes.jsonl").read_text().splitlines()))
     assert [line["window"]["index"] for line in lines if line.get("stream") == "door"] == [0, 1, 2, 3]

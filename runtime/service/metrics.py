@@ -47,7 +47,7 @@ class Metrics:
         )
         self.in_flight = Gauge("hardroute_in_flight", "Requests for an answer under way.", registry=registry)
         self._clips = Counter("hardroute_clips", "Clips answered, by expert.", ["expert"], registry=registry)
-        self.abstained = Counter("hardroute_abstained", "Answers that were withheld.", registry=registry)
+        self._abstained = Counter("hardroute_abstained", "Answers that were withheld.", registry=registry)
         self._margin = Histogram(
             "hardroute_router_margin", "Weight of the first minus weight of the second expert.",
             buckets=MARGINS, registry=registry,
@@ -58,8 +58,9 @@ class Metrics:
         )  # fmt: skip
         registry.register(_Readings(readings))
 
-    def clip(self, prediction: Prediction) -> None:
-        """Counts an answered clip."""
+    def clip(self, prediction: Prediction, abstained: bool) -> None:
+        """Counts an answer that has its line, given or withheld."""
+        self._abstained.inc(abstained)
         self._clips.labels(str(prediction.route.expert)).inc()
         self._margin.observe(prediction.route.margin)
         self.stage("route", prediction.milliseconds.route / 1000)

@@ -40,7 +40,7 @@ class Service:
         settings: bounds on the requests.
         log: gets a line for each clip before its answer leaves.
         watch: sees each answer.
-        abstain: whether to withhold an answer that a client would have got.
+        abstain: whether to withhold an answer.
 
     Attributes:
         hub: for sources that are served beside the clients: `service.hub.add("rtsp://door/1", name="door")`. Their
@@ -64,7 +64,7 @@ class Service:
         self._temporary = tempfile.TemporaryDirectory(prefix="hardroute-", ignore_cleanup_errors=True)
         # The places bound the clients' clips, and the hub its own: neither may keep the other out.
         self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, max_pending=None)
-        self.hub = Hub(engine, log=log, watch=watch, on_event=self._heard, batcher=self.batcher)
+        self.hub = Hub(engine, log=log, watch=watch, abstain=abstain, on_event=self._heard, batcher=self.batcher)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._in_flight = 0
 
@@ -109,10 +109,9 @@ class Service:
         # An answer that someone acts on must have its line.
         if not await self._write(record):
             raise Refusal(503, "the routing log takes no lines, so there is no answer; try again later")
-        self.metrics.clip(prediction)
+        self.metrics.clip(prediction, bool(abstained))
         answer = json.loads(record.to_json())
         if abstained:
-            self.metrics.abstained.inc()
             return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
         return {**answer, "probabilities": dict(probabilities)}
@@ -126,7 +125,7 @@ class Service:
 
     def _heard(self, event: StreamEvent) -> None:
         if event.prediction:
-            self.metrics.clip(event.prediction)
+            self.metrics.clip(event.prediction, event.abstained)
 
     async def _decode(self, upload: Upload) -> tuple[DecodedClip, float]:
         def timed() -> tuple[DecodedClip, float]:

@@ -2,15 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PEERS := .venv-peers/.installed
 OUT := demo-output
 BUNDLE := models/zoo/motion
 DEVICE := cpu
 
-.PHONY: help setup demo app test check format bench zoo clean
+.PHONY: help setup demo app test check format bench bench-peers zoo clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(INSTALLED) ## create .venv with everything that the other targets need
 
@@ -56,6 +57,16 @@ format: $(INSTALLED) ## reformat and fix what can be fixed
 
 bench: $(INSTALLED) ## speed as ratios measured in one run, as a table and as JSON
 	$(BIN)/python -m tests.bench $(BUNDLE)
+
+$(PEERS): pyproject.toml constraints.txt tests/peers/constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -c tests/peers/constraints.txt -e '.[cpu,train]' foolbox adversarial-robustness-toolbox
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c tests/peers/constraints.txt --no-deps torchattacks
+	@touch $@
+
+bench-peers: $(PEERS) ## PGD-10 next to torchattacks, foolbox and ART, in an environment of its own
+	.venv-peers/bin/python -m tests.peers speed $(BUNDLE)
 
 zoo: $(INSTALLED) ## train the shipped bundle anew (two to three hours on two cores, minutes on a GPU: DEVICE=cuda; resumes)
 	$(BIN)/python -m training fit --data motion --method j-tlat --expert r3d18 --width 16 --blocks 1,1,1,0 --size 32 \

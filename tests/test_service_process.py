@@ -108,6 +108,7 @@ def test_binding_elsewhere_without_a_token_is_warned_of(tiny: TinyBundle, tmp_pa
         (("--token-file", "words"), "one word"),
         (("--log", "no/such/folder/routes.jsonl"), "no such folder"),
         (("--backend", "abacus"), "abacus"),
+        (("--digest", "0" * 64), "digest"),
         (("--stream", "door"), "expected NAME=SOURCE"),
         (("--no-watch", "--stream", "door=nowhere.mp4"), "nowhere.mp4"),
         (("--watch",), "no certificate"),

@@ -129,11 +129,10 @@ class Attack:
         return worst.x if self.keep == "worst" else last
 
     def _start(self, x: Tensor, eps: float, seed: int, noise: Tensor | None) -> Tensor:
-        """Where the search begins, in memory of its own."""
+        """Where the search begins, in the memory of the noise or, without a random start, its own."""
         if not self.random_start:
             return x.clone()
-        start = per_clip(x, seed) if noise is None else noise.clone()
-        return start.mul_(eps).add_(x)
+        return (per_clip(x, seed) if noise is None else noise).mul_(eps).add_(x)
 
     def _targets(self, model: VideoMoE, x: Tensor) -> Iterator[tuple[int | None, int]]:
         """Every (expert, rank of the wrong class) that the objective is to look at, one run each."""

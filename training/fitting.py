@@ -7,10 +7,12 @@ from pathlib import Path
 from models import build_model, find_expert
 from models.published import start_from
 from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
+from runtime.clips.cache import ClipCache
+from runtime.clips.motion import cache_root
 from runtime.errors import DataError
 from training.precision import Precision
 from training.run import Run, RunRecord
-from training.screen import Screen, console
+from training.screen import Screen, reading
 from training.settings import FitSettings
 from training.team import Team
 from training.trainer import Trainer, require_device
@@ -48,10 +50,14 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
 
 def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
     """Training clips, and the validation clips that are attacked after each epoch."""
-    console.print(f"reading {clip_set.name}")
     val = clip_set.split("val")
     chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
-    return load_clips(clip_set.split("train"), settings.contract), load_clips(chosen, settings.contract)
+    decoder = ClipCache(cache_root() / "clips").decode
+    with reading() as show:
+        return (
+            load_clips(clip_set.split("train"), settings.contract, progress=show("train"), decoder=decoder),
+            load_clips(chosen, settings.contract, progress=show("val"), decoder=decoder),
+        )
 
 
 def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:

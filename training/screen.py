@@ -1,11 +1,26 @@
 """What a person sees of a run while it goes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """A bar for each split that is read: `show("train")` gives its `progress(done, total)`."""
+    columns = (TextColumn("reading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def show(split: str) -> Callable[[int, int], None]:
+            task = bars.add_task(split, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield show
 
 
 class Screen:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from runtime.clips.contract import ClipContract
-from runtime.clips.decode import decode
+from runtime.clips.decode import DecodedClip, decode
 from runtime.clips.limits import DEFAULT_LIMITS, Limits
 from runtime.errors import ClipError, DataError
 
@@ -126,9 +126,10 @@ def load_clips(
     contract: ClipContract,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int, int], None] | None = None,
+    decoder: Callable[[Path, ClipContract, Limits], DecodedClip] = decode,
 ) -> ClipArrays:
-    """Decode every clip of a set. `progress(done, total)` is called after each. Raises DataError on a
-    broken clip.
+    """Decode every clip of a set. `progress(done, total)` is called after each; `decoder` is `decode`, or that of a
+    `ClipCache`. Raises DataError on a broken clip.
     """
     total = len(clip_set)
     if not total:
@@ -137,7 +138,7 @@ def load_clips(
     digests = []
     for i, row in enumerate(clip_set.rows):
         try:
-            clip = decode(row.path, contract, limits)
+            clip = decoder(row.path, contract, limits)
         except ClipError as error:
             raise DataError(f"{clip_set.name}: {error} (or take its row out of {MANIFEST})") from None
         frames[i] = clip.frames

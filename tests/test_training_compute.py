@@ -11,6 +11,9 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 from torch import nn
 
+from audit.attacks import ATTACKS
+from audit.cost import counted
+from models import build_model
 from training.compute import Operations, equal_epochs, flops_per_clip
 from training.dynamics import draw, scalars, write_events
 from training.settings import FitSettings
@@ -82,3 +85,12 @@ def test_the_picture_shows_something(tmp_path: Path) -> None:
     picture = cv2.imread(str(tmp_path / "dynamics.png"))
     assert picture is not None and picture.shape[0] > 300 and picture.std() > 10
     assert [path.name for path in tmp_path.iterdir()] == ["dynamics.png"]
+
+
+def test_an_attack_on_the_router_runs_no_expert_where_nobody_judges_it() -> None:
+    model = build_model(FitSettings(**SMALL).model(3))
+    x, y = torch.rand(4, 3, 4, 16, 16), torch.arange(4) % 3
+    for name, runs_experts in (("tla-r", False), ("tla-m", True)):
+        with counted(model) as passes:
+            ATTACKS[name].but(keep="last")(model, x, y, steps=2)
+        assert bool(passes.total[2]) == runs_experts, name

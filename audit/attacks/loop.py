@@ -73,7 +73,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class View:
-    """What an attack sees at one iterate: the objective (N,), its gradient (empty if not asked), who is fooled (N,)."""
+    """What an attack sees at one iterate: the objective (N,), its gradient, who is fooled (N,); empty if not asked."""
 
     value: Tensor
     gradient: Tensor
@@ -88,7 +88,7 @@ class Climb:
     reference: Reference
     settings: Settings
 
-    def at(self, x_adv: Tensor, gradient: bool = True) -> View:
+    def at(self, x_adv: Tensor, gradient: bool = True, judge: bool = True) -> View:
         """A gradient that is not finite counts as zero."""
         x_adv = x_adv.detach().requires_grad_(gradient)
         found = torch.empty(0)
@@ -102,8 +102,11 @@ class Climb:
             elif gradient:
                 # A model that cuts its gradient is for the audit to refuse, not for an attack to stumble over.
                 found = torch.zeros_like(x_adv)
-        with torch.no_grad():
-            return View(value.detach(), found, outputs.deployed.argmax(1) != self.reference.y)
+        fooled = torch.empty(0)
+        if judge:  # an objective of the router alone has not run an expert yet
+            with torch.no_grad():
+                fooled = outputs.deployed.argmax(1) != self.reference.y
+        return View(value.detach(), found, fooled)
 
 
 @torch.no_grad()
@@ -118,7 +121,7 @@ def ascend(
     x = climb.reference.x
     x_adv = project(start, x, eps)
     for _ in range(steps):
-        view = climb.at(x_adv)
+        view = climb.at(x_adv, judge=worst is not None)
         if worst is not None:
             worst.update(x_adv, view.fooled, view.value)
         size = rule(view.gradient, eps)

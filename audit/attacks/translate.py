@@ -15,13 +15,13 @@ WEIGHTS = torch.linspace(-3, 3, len(SHIFTS)).square().div(-2).softmax(0).tolist(
 class Translated(Climb):
     """The same objective, whose gradient is the weighted mean over cyclic frame shifts, each shifted back."""
 
-    def at(self, x_adv: Tensor, gradient: bool = True) -> View:
-        view = super().at(x_adv, gradient)
+    def at(self, x_adv: Tensor, gradient: bool = True, judge: bool = True) -> View:
+        view = super().at(x_adv, gradient, judge)
         if not gradient:
             return view
         total = torch.zeros_like(x_adv)
         for shift, weight in zip(SHIFTS, WEIGHTS, strict=True):
-            found = view if shift == 0 else super().at(x_adv.roll(shift, dims=2))
+            found = view if shift == 0 else super().at(x_adv.roll(shift, dims=2), judge=False)
             total += weight * found.gradient.roll(-shift, dims=2)
         return View(view.value, total, view.fooled)
 

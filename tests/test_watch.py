@@ -12,6 +12,7 @@ import pytest
 from runtime import HardrouteError, Prediction
 from runtime.watch import Abstain, Alarm, Baseline, Watch
 from runtime.watch.baseline import MAX_SAMPLE, log_odds
+from runtime.watch.detector import Detector
 from tests.watched import baseline, prediction, traffic
 
 
@@ -145,7 +146,19 @@ def test_the_same_seed_repeats_and_other_draws_do_not_silence_an_alarm() -> None
     assert all("low-margin" in found for found in first)
 
 
-def test_threads_share_a_watch_without_losing_a_window() -> None:
+def test_threads_share_a_watch_one_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, together = 0, 0
+    add = Detector.add
+
+    def slow(self: Detector, window: Prediction) -> None:
+        nonlocal inside, together
+        inside += 1
+        together = max(together, inside)
+        add(self, window)
+        sum(range(2000))  # time for another thread to come in, if it could
+        inside -= 1
+
+    monkeypatch.setattr(Detector, "add", slow)
     switch = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -160,7 +173,7 @@ def test_threads_share_a_watch_without_losing_a_window() -> None:
     finally:
         sys.setswitchinterval(switch)
     found = watch.metrics()
-    assert found["compared"] == found["observed_total"] == 400
+    assert together == 1 and found["compared"] == found["observed_total"] == 400
     # Each kind once, whichever threads saw it.
     assert len({alarm.kind for alarm in heard}) == len(heard) == found["alarms_total"] > 0
 
@@ -185,6 +198,7 @@ def test_log_odds_are_those_of_the_probabilities() -> None:
     for logits in np.random.default_rng(0).normal(0, 3, (20, 5)):
         p = np.exp(logits).max() / np.exp(logits).sum()
         assert log_odds(logits) == pytest.approx(np.log(p / (1 - p)))
+        assert log_odds(logits.astype(np.float32)) == log_odds(logits.astype(np.float32).astype(np.float64))
     assert log_odds(np.array([1e4, 0.0], np.float32)) == 1e4
     assert log_odds(np.array([7.0, 7.0], np.float32)) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,3 +142,19 @@ def test_predict_withholds_below_a_margin(certified: Path, tmp_path: Path) -> No
     assert "abstained" not in json.loads(done.stdout)
     done = subprocess.run([*command, "--abstain-below", "1", "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["abstained"] is True and json.loads(done.stdout)["label"] in bundles.CLASSES
+
+
+def test_a_stream_is_watched_if_the_bundle_is_certified(certified: Path, tmp_path: Path) -> None:
+    """A video that is nothing like the noise that was certified, again and again."""
+    video = bundles.write_video(tmp_path / "a.mp4")
+    command = [sys.executable, "-m", "runtime", "stream", str(certified), str(video), "--threads", "1"]
+    command += ["--seconds", "0.5", "--loop", "--limit", "60", "--false-alarm", "1e-3"]
+    heard = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert re.search(r"^alarm [a-z-]+: .*of the certified clips$", heard, re.MULTILINE)
+    quiet = subprocess.run([*command, "--no-watch"], capture_output=True, text=True, check=True)
+    assert "alarm" not in quiet.stderr
+    for name in ("certificate.json", "certificate.sha256"):
+        (certified / name).unlink()
+    assert "alarm" not in subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    refused = subprocess.run([*command, "--watch"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "no certificate.json in it to compare" in refused.stderr

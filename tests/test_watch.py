@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from runtime import HardrouteError, Prediction
 from runtime.watch import Abstain, Alarm, Baseline, Watch
 from runtime.watch.baseline import MAX_SAMPLE, log_odds
 from runtime.watch.detector import Detector
+from runtime.watch.thinning import MAX_SOURCES
 from tests.watched import baseline, prediction, traffic
 
 
@@ -48,8 +50,8 @@ def too_sure(count: int, seed: int) -> list[Prediction]:
         (collapsed, "collapse", 2, "expert 2 answers"),
         (drifted, "load", None, "answers"),
         (hesitant, "low-margin", None, "a router margin below"),
-        (strange, "unknown", None, "log odds of the label outside"),
-        (too_sure, "unknown", None, "log odds of the label outside"),
+        (strange, "unknown", None, "log odds of the label below"),
+        (too_sure, "unknown", None, "log odds of the label above"),
     ],
 )
 def test_a_change_raises_its_alarm_and_no_other_kind_of_it(
@@ -64,6 +66,8 @@ def test_a_change_raises_its_alarm_and_no_other_kind_of_it(
     (alarm,) = (each for each in heard if each.kind == kind)
     assert says in alarm.text and "of the certified clips" in alarm.text
     assert kind == "load" or alarm.expert == expert
+    lately, certified = map(int, re.findall(r"(\d+)%", alarm.text))
+    assert kind == "load" or lately > 1.2 * certified
     # It stands and is not raised again.
     assert len(heard) == len(found) and alarm in watch.alarms
 
@@ -104,7 +108,7 @@ def test_thinning_counts_each_source_on_its_own_and_remembers_a_bounded_number()
     assert watch.metrics()["compared"] == 4 and watch.metrics()["observed_total"] == 12
     for n in range(6000):
         watch.observe(prediction(), f"source {n}")
-    assert len(watch._turns) <= 4096
+    assert len(watch._thinning._turns) == MAX_SOURCES
 
 
 def test_a_callback_that_fails_is_counted_and_harms_nobody() -> None:

@@ -1,7 +1,8 @@
 """A loud word when the traffic no longer looks like what was certified.
 
 `baseline` is what the audit measured; `ranks` makes p-values of windows, `evidence` bets on them, `detector` runs the
-four tests, `watch` keeps count and raises alarms. `abstain` withholds single answers.
+four tests, `thinning` skips windows, `recent` keeps figures for people, `watch` raises alarms; `abstain` withholds
+single answers.
 """
 
 from runtime.watch.abstain import Abstain

@@ -52,3 +52,9 @@ class Evidence:
         evidence = self._sums.mean(axis=1)
         self.stream = int(evidence.argmax())
         self.log = float(np.log(evidence[self.stream] / len(evidence)))
+
+    @property
+    def strongest(self) -> tuple[int, bool]:
+        """What the richest bet of that stream says: the index in `RANKS` of its tau, and whether p is too large."""
+        bet = int(self._sums[self.stream].argmax())
+        return RANKS.index(self._rank[bet % len(self._rank)]), not self._low or bet >= len(self._rank)

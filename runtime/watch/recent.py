@@ -9,12 +9,11 @@ import numpy as np
 
 from runtime.prediction import Prediction
 from runtime.watch.baseline import Baseline, log_odds
-from runtime.watch.detector import COLLAPSE, LOAD, LOW_MARGIN
+from runtime.watch.evidence import RANKS
 
 MEMORY: Final = 32  # windows; older ones fade
 MAJORITY: Final = 0.5  # share of the recent windows that one expert answers in a collapse
-LOW: Final = 0.1  # share of the certified clips whose margin counts as low
-ODD: Final = 0.1  # share of the certified clips whose log odds count as odd: half too low, half too high
+_TENTH, _TWENTIETH = RANKS.index(0.1), RANKS.index(0.05)
 
 
 class Recent:
@@ -23,26 +22,38 @@ class Recent:
     Attributes:
         load: (M,) share of each expert.
         certified: (M,) the baseline's.
-        low: share of router margins below `low_margin`, which a tenth of the certified ones are.
-        odd: share of log odds outside `usual`, which holds the middle nine tenths of the certified ones.
+        margins: router margins that are low.
+        unsure: log odds of the label that are low.
+        sure: log odds of the label that are high.
     """
 
     def __init__(self, baseline: Baseline) -> None:
-        self.certified = np.array(baseline.experts) / baseline.clips
-        self.load, self.low, self.odd = self.certified, LOW, ODD
-        self.low_margin = _at(baseline.margins, LOW)
-        self.usual = _at(baseline.log_odds, ODD / 2), _at(baseline.log_odds, 1 - ODD / 2)
+        self.load = self.certified = np.array(baseline.experts) / baseline.clips
+        self.margins = Tail("a router margin below", baseline.margins)
+        self.unsure = Tail("log odds of the label below", baseline.log_odds)
+        self.sure = Tail("log odds of the label above", baseline.log_odds, upper=True)
         self._labels = np.zeros(len(baseline.labels))
         self._certified_labels = np.array(baseline.labels) / baseline.clips
 
     def add(self, prediction: Prediction) -> None:
         """Takes the next window."""
-        least, most = self.usual
         mine = np.arange(len(self.load)) == prediction.route.expert
         self.load = self.load + (mine - self.load) / MEMORY
-        self.low += ((prediction.route.margin < self.low_margin) - self.low) / MEMORY
-        self.odd += ((not least <= log_odds(prediction.logits) <= most) - self.odd) / MEMORY
+        self.margins.add(prediction.route.margin)
+        odds = log_odds(prediction.logits)
+        self.unsure.add(odds)
+        self.sure.add(odds)
         self._labels[prediction.index] += 1
+
+    @property
+    def low_margin_share(self) -> float:
+        """Share of router margins as a tenth of the certified clips have them."""
+        return float(self.margins.shares[_TENTH])
+
+    @property
+    def odd_share(self) -> float:
+        """Share of log odds as a tenth of the certified clips have them: half of those too low, half too high."""
+        return float(self.unsure.shares[_TWENTIETH] + self.sure.shares[_TWENTIETH])
 
     @property
     def label_distance(self) -> float:
@@ -51,18 +62,40 @@ class Recent:
             return 0.0
         return float(np.abs(self._labels / self._labels.sum() - self._certified_labels).sum() / 2)
 
-    def describe(self, kind: str, expert: int | None) -> str:
-        """One line on what an alarm of this kind is about."""
-        if kind in (COLLAPSE, LOAD):
-            mine, before = self.load[expert], self.certified[expert]
-            return f"expert {expert} answers {mine:.0%} of the windows lately, {before:.0%} of the certified clips"
-        if kind == LOW_MARGIN:
-            what, now, certified = f"a router margin below {self.low_margin:.3g}", self.low, LOW
-        else:
-            least, most = self.usual
-            what, now, certified = f"log odds of the label outside {least:.3g} to {most:.3g}", self.odd, ODD
-        return f"{now:.0%} of the windows lately have {what}, {certified:.0%} of the certified clips"
+    def describe(self, expert: int) -> str:
+        """One line on an expert's load."""
+        return (
+            f"expert {expert} answers {self.load[expert]:.0%} of the windows lately, "
+            f"{self.certified[expert]:.0%} of the certified clips"
+        )
 
 
-def _at(ascending: Sequence[float], share: float) -> float:
-    return ascending[min(int(share * len(ascending)), len(ascending) - 1)]
+class Tail:
+    """How many of the recent values are as extreme as a share tau of the certified ones, for each tau of `RANKS`.
+
+    Args:
+        what: how a text calls that.
+        certified: ascending.
+        upper: large values are extreme, not small ones.
+
+    Attributes:
+        shares: (len(RANKS),)
+    """
+
+    def __init__(self, what: str, certified: Sequence[float], upper: bool = False) -> None:
+        self._what, self._sign = what, -1 if upper else 1
+        # As the extreme values come first either way, one rule finds the bounds.
+        ordered = self._sign * np.array(certified[::-1] if upper else certified)
+        self._bounds = ordered[[min(int(rank * len(ordered)), len(ordered) - 1) for rank in RANKS]]
+        self.shares = np.array(RANKS)
+
+    def add(self, value: float) -> None:
+        """Takes the next window's value."""
+        self.shares = self.shares + ((self._sign * value < self._bounds) - self.shares) / MEMORY
+
+    def describe(self, rank: int) -> str:
+        """One line on the share at `RANKS[rank]`."""
+        return (
+            f"{self.shares[rank]:.0%} of the windows lately have {self._what} "
+            f"{self._sign * self._bounds[rank]:.3g}, {RANKS[rank]:.0%} of the certified clips"
+        )

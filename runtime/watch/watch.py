@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,15 +13,16 @@ import numpy as np
 from runtime.errors import BundleError, HardrouteError
 from runtime.prediction import Prediction
 from runtime.watch.baseline import Baseline
-from runtime.watch.detector import COLLAPSE, KINDS, LOAD, Detector
+from runtime.watch.detector import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector
+from runtime.watch.evidence import Evidence
 from runtime.watch.recent import MAJORITY, Recent
+from runtime.watch.thinning import Thinning
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle  # which reads certificates, and with them baselines
 
 FALSE_ALARM: Final = 1e-6
 REFRESH: Final = 10_000
-_MAX_SOURCES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Watch:
             raise HardrouteError(f"watch: every={every} and refresh={refresh} must be at least 1")
         self.baseline = baseline
         self.threshold = math.log(len(KINDS) / false_alarm)
-        self._on_alarm, self._every, self._refresh = on_alarm, every, refresh
+        self._on_alarm, self._refresh = on_alarm, refresh
         self._rng = np.random.default_rng(seed)
         self._lock = threading.Lock()
-        self._turns: OrderedDict[str, int] = OrderedDict()
+        self._thinning = Thinning(every)
         self._observed = self._raised = self._callback_errors = 0
         self._start()
 
@@ -128,7 +128,7 @@ class Watch:
         """
         with self._lock:
             self._observed += 1
-            if not self._due(source):
+            if not self._thinning.due(source):
                 return ()
             raised = self._compare(prediction)
         for alarm in raised:
@@ -155,8 +155,8 @@ class Watch:
                 "callback_errors_total": self._callback_errors,
                 "compared": self._compared,
                 "threshold": self.threshold,
-                "low_margin_share": self._recent.low,
-                "odd_share": self._recent.odd,
+                "low_margin_share": self._recent.low_margin_share,
+                "odd_share": self._recent.odd_share,
                 "label_distance": self._recent.label_distance,
             }
             for kind in KINDS:
@@ -174,15 +174,6 @@ class Watch:
         self._recent = Recent(self.baseline)
         self._detector = Detector(self.baseline, self._rng)
 
-    def _due(self, source: str) -> bool:
-        if self._every == 1:
-            return True
-        turn = self._turns.pop(source, 0)
-        self._turns[source] = (turn + 1) % self._every
-        if len(self._turns) > _MAX_SOURCES:
-            self._turns.popitem(last=False)
-        return turn == 0
-
     def _compare(self, prediction: Prediction) -> tuple[Alarm, ...]:
         if self._detector.windows == self._refresh:
             self._detector = Detector(self.baseline, self._rng)
@@ -194,11 +185,20 @@ class Watch:
             # A rare expert chosen some times in a row is a change, but no collapse: `load` will say so.
             premature = kind == COLLAPSE and self._recent.load[evidence.stream] < MAJORITY
             if evidence.log >= self.threshold and kind not in self._standing and not premature:
-                expert = evidence.stream if kind in (COLLAPSE, LOAD) else None
-                new.append(Alarm(kind, self._recent.describe(kind, expert), self._compared, expert))
+                new.append(self._alarm(kind, evidence))
         self._standing |= {alarm.kind: alarm for alarm in new}
         self._raised += len(new)
         return tuple(new)
+
+    def _alarm(self, kind: str, evidence: Evidence) -> Alarm:
+        if kind in (COLLAPSE, LOAD):
+            return Alarm(kind, self._recent.describe(evidence.stream), self._compared, evidence.stream)
+        rank, large = evidence.strongest
+        if kind == LOW_MARGIN:
+            tail = self._recent.margins
+        else:
+            tail = self._recent.sure if large else self._recent.unsure
+        return Alarm(kind, tail.describe(rank), self._compared)
 
     def _tell(self, alarm: Alarm) -> None:
         if self._on_alarm is None:

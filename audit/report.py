@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit import figures, foreign, tables
+from audit import figures, foreign, kept, tables
 from audit.agreement import worst_case
 from audit.certificate import NAME, certificate, data_digest
 from audit.cost import per_clip, spent
@@ -117,30 +117,34 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
 
 
 def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> tuple[Path, ...]:
-    """Writes report.json, report.html and, where one is due, certificate.json into the folder `out`.
+    """Writes report.json, report.html, adversarial.npz and, where one is due, certificate.json into the folder `out`.
 
     Each appears whole or not at all; a certificate of an earlier audit goes. Returns what was written.
     Raises HardrouteError if the folder cannot be written.
     """
     out = Path(out)
     # All are made before any is written: a page that fails to render must not leave the JSON alone.
-    text = _json(report)
-    texts = {out / "report.json": text, out / "report.html": render(report, clips, evaluation)}
+    text, gate = _json(report), report["policy"]["content"]["attacks"]["gate_eps"] / 255
+    files = {
+        out / "report.json": text.encode(),
+        out / "report.html": render(report, clips, evaluation).encode(),
+        out / kept.NAME: kept.archive(clips, evaluation, gate),
+    }
     due = certificate(report, text)
     if due:
-        texts[out / NAME] = _json(due)
+        files[out / NAME] = _json(due).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
         # First: at no moment does an old certificate lie beside a new report.
         (out / NAME).unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as folder:
-            for path, text in texts.items():
-                (Path(folder) / path.name).write_text(text, encoding="utf-8")
-            for path in texts:
+            for path, data in files.items():
+                (Path(folder) / path.name).write_bytes(data)
+            for path in files:
                 os.replace(Path(folder) / path.name, path)
     except OSError as error:
         raise HardrouteError(f"{out}: the report cannot be written ({error.strerror}); choose another --out") from None
-    return tuple(texts)
+    return tuple(files)
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from audit.__main__ import app
 from audit.device import open_device
 from audit.policy import Policy
 from audit.screen import Show
+from runtime import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendError, main
 from tests import bundles
@@ -75,7 +76,9 @@ def test_a_policy_that_is_met_passes_and_reports_its_conditions(audited: Audited
     assert [attack["steps"] for attack in report["attacks"]] == [1, 3, 3]
     assert [point["eps_255"] for point in report["eps"]] == [1, 2]
     assert report["clean"]["both"]["successes"] == 24 and report["agreement"]["lowest"]["share"] == 1
-    assert sorted(entry.name for entry in audited.out.iterdir()) == ["certificate.json", "report.html", "report.json"]
+    assert sorted(entry.name for entry in audited.out.iterdir()) == [
+        "adversarial.npz", "certificate.json", "report.html", "report.json",
+    ]  # fmt: skip
 
 
 def test_every_figure_of_the_report_follows_from_its_clips(audited: Audited) -> None:
@@ -89,6 +92,18 @@ def test_every_figure_of_the_report_follows_from_its_clips(audited: Audited) -> 
             assert 24 - fell == found["accuracy"]["successes"] and found["tested"] == found["accuracy"]["n"] == 24
     assert 0 < report["eps"][-1]["worst_case"]["successes"] < 24
     assert np.isclose(sum(report["router"]["clean"]["load"]), 1)
+
+
+def test_the_worst_clips_are_kept_for_replay_in_the_runtime(audited: Audited) -> None:
+    audited.run()
+    report = audited.report()
+    with np.load(audited.out / "adversarial.npz", allow_pickle=False) as kept:
+        frames, labels, made_by = kept["frames"], kept["labels"], kept["by"]
+        assert kept["eps_255"] == 2 and list(kept["files"]) == [clip["file"] for clip in report["clips"]]
+        assert set(made_by.tolist()) <= {-1, *range(len(kept["attacks"]))} and (made_by >= 0).any()
+    with Engine.load(audited.bundle) as engine:
+        right = [p.index for p in engine.predict_batch(frames)] == labels
+    assert right.sum() == report["eps"][-1]["deployed_on_replay"]["successes"] < 24
 
 
 def test_a_policy_that_is_not_met_refuses_with_the_reason(audited: Audited) -> None:

@@ -44,7 +44,7 @@ def attacking(subject: Subject) -> list[Ratio]:
         return ATTACKS["pgd-hard"].but(keep="last")(twin, x, y, EPS, steps=10)
 
     return [
-        # What the minimal loop does; then what an audit does, which judges the last iterate too: an eleventh forward pass.
+        # What the minimal loop does; then what an audit does, which judges the last iterate too, an eleventh forward.
         compare(f"PGD-10, last iterate / minimal loop, {len(x)} clips", last, plain, goal=1.05, turns=15),
         compare(f"PGD-10, worst iterate / minimal loop, {len(x)} clips", ours, plain, goal=1.05, turns=15),
         Ratio.counted("PGD-10 / minimal loop, memory held", peak_bytes(ours) / 2**20, peak_bytes(plain) / 2**20, "MiB"),

@@ -19,6 +19,7 @@ from tests.bench.report import report
 from tests.bench.serving import serving
 from tests.bench.streaming import streaming
 from tests.bench.subject import Subject
+from tests.bench.training import training
 
 # A bench of another part is a module of its own and a row here.
 BENCHES: dict[str, Callable[[Subject], list[Ratio]]] = {
@@ -26,6 +27,7 @@ BENCHES: dict[str, Callable[[Subject], list[Ratio]]] = {
     "decoding": decoding,
     "streaming": streaming,
     "attacking": attacking,
+    "training": training,
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

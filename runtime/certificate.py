@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from runtime.errors import BundleError
-from runtime.manifest import Manifest, Name, Sha256, Version, first_error, printable
+from runtime.manifest import Manifest, Name, Sha256, first_error, printable, require_version
 from runtime.watch.baseline import Baseline
 
 SCHEMA_VERSION: Final = 2
@@ -91,12 +91,7 @@ class Certificate(_Part):
             BundleError: not JSON, another schema version, a field that breaks the schema, or of another bundle.
         """
         try:
-            version = Version.model_validate_json(data).schema_version
-            if version != SCHEMA_VERSION:
-                raise BundleError(
-                    f"certificate.json has schema version {version!r:.40}, this runtime reads {SCHEMA_VERSION}; "
-                    "audit the bundle again with --attach"
-                )
+            require_version(data, "certificate.json", SCHEMA_VERSION, "audit the bundle again with --attach")
             found = cls.model_validate_json(data)
         except ValidationError as error:
             raise BundleError(f"certificate.json: {first_error(error)}") from None

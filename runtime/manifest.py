@@ -115,12 +115,8 @@ class Manifest(_Strict):
         """
         try:
             # The version is judged alone: a later schema has other fields, and they are not what is wrong.
-            version = Version.model_validate_json(data).schema_version
-            if version != SCHEMA_VERSION:
-                raise BundleError(
-                    f"manifest.json has schema version {version!r:.40}, this runtime reads {SCHEMA_VERSION}; "
-                    "use the hardroute version that exported the bundle, or export it again"
-                )
+            mend = "use the hardroute version that exported the bundle, or export it again"
+            require_version(data, "manifest.json", SCHEMA_VERSION, mend)
             return cls.model_validate_json(data)
         except ValidationError as error:
             raise BundleError(f"manifest.json: {first_error(error)}") from None
@@ -134,10 +130,17 @@ class Manifest(_Strict):
             raise BundleError(f"manifest: {first_error(error)}") from None
 
 
-class Version(BaseModel):
+class _Version(BaseModel):
     """Nothing but the schema version, whatever it is."""
 
     schema_version: JsonValue
+
+
+def require_version(data: bytes, name: str, reads: int, mend: str) -> None:
+    """Raises BundleError, which ends in `mend`, unless the JSON `data` of the file `name` has the version `reads`."""
+    version = _Version.model_validate_json(data).schema_version
+    if version != reads:
+        raise BundleError(f"{name} has schema version {version!r:.40}, this runtime reads {reads}; {mend}")
 
 
 def first_error(error: ValidationError) -> str:

@@ -241,8 +241,9 @@ def test_threads_may_share_a_log(tmp_path: Path) -> None:
     assert (report.broken, report.lines, log.written) == (0, 200, 200)
 
 
-def test_a_full_queue_loses_and_counts_but_does_not_wait(tmp_path: Path, faulty: FaultyOs) -> None:
-    path, stuck, writing = tmp_path / "log", threading.Event(), threading.Event()
+def stall(faulty: FaultyOs) -> tuple[threading.Event, threading.Event]:
+    """Writes wait from now on: (set it to let them go on, set when one has begun)."""
+    stuck, writing = threading.Event(), threading.Event()
 
     def stalling(file: int, data: bytes) -> int:
         writing.set()
@@ -250,6 +251,12 @@ def test_a_full_queue_loses_and_counts_but_does_not_wait(tmp_path: Path, faulty:
         return os.write(file, data)
 
     faulty.write = stalling
+    return stuck, writing
+
+
+def test_a_full_queue_loses_and_counts_but_does_not_wait(tmp_path: Path, faulty: FaultyOs) -> None:
+    path = tmp_path / "log"
+    stuck, writing = stall(faulty)
     with RouteLog(path, queue=2) as log:
         futures = [log.submit(record("0"))]
         assert writing.wait(60)
@@ -266,14 +273,8 @@ def test_a_full_queue_loses_and_counts_but_does_not_wait(tmp_path: Path, faulty:
 
 
 def test_a_cancelled_record_is_counted(tmp_path: Path, faulty: FaultyOs) -> None:
-    path, stuck, writing = tmp_path / "log", threading.Event(), threading.Event()
-
-    def stalling(file: int, data: bytes) -> int:
-        writing.set()
-        stuck.wait(60)
-        return os.write(file, data)
-
-    faulty.write = stalling
+    path = tmp_path / "log"
+    stuck, writing = stall(faulty)
     with RouteLog(path) as log:
         log.submit(record("0"))
         assert writing.wait(60)

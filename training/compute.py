@@ -1,5 +1,6 @@
 """What a method costs to train, in floating-point operations, so that methods can be given equal shares."""
 
+import functools
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Operations(TorchDispatchMode):
         return out
 
 
+@functools.cache  # a comparison asks about its reference once for each method
 def flops_per_clip(settings: FitSettings, classes: int) -> float:
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 

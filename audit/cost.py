@@ -34,10 +34,12 @@ class Passes:
 
 
 @contextmanager
-def counted(model: VideoMoE) -> Iterator[Passes]:
-    """Within: every pass through the model's router and experts is counted, whoever makes it."""
+def counted(*models: VideoMoE) -> Iterator[Passes]:
+    """Within: every pass through the models' routers and experts is counted, whoever makes it."""
     passes = Passes()
-    parts: dict[nn.Module, int] = {model.router: 0} | dict.fromkeys(model.experts, 2)
+    parts: dict[nn.Module, int] = {}
+    for model in models:
+        parts |= {model.router: 0} | dict.fromkeys(model.experts, 2)
     handles = [
         part.register_forward_hook(lambda module, args, output, kind=kind: passes._see(kind, output))
         for part, kind in parts.items()

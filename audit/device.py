@@ -9,6 +9,14 @@ import torch
 from runtime.errors import BackendError
 
 
+def require_cuda(name: str) -> None:
+    """Raises BackendError, naming the device that was asked for, if this torch sees no GPU."""
+    if not torch.cuda.is_available():
+        raise BackendError(
+            f"--device {name}: this torch sees no CUDA device; use --device cpu or a CUDA build of torch"
+        )
+
+
 def open_device(name: str) -> torch.device:
     """The device `name`: "cpu", "cuda" or "cuda:N". Under torchrun, "cuda" is each process's own (LOCAL_RANK).
 
@@ -25,10 +33,7 @@ def open_device(name: str) -> torch.device:
         return device
     if device.type != "cuda":
         raise BackendError(f"--device {name}: use cpu, cuda or cuda:N")
-    if not torch.cuda.is_available():
-        raise BackendError(
-            f"--device {name}: this torch sees no CUDA device; use --device cpu or a CUDA build of torch"
-        )
+    require_cuda(name)
     index, count = (
         int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index,
         torch.cuda.device_count(),

@@ -3,6 +3,7 @@
 from models.build import ExpertSpec, ModelSpec, RouterSpec, build_model
 from models.checkpoint import load_twin, save_twin
 from models.experts import EXPERTS, build_expert, find_expert
+from models.folded import Folded
 from models.moe import Outputs, VideoMoE
 from models.paths import PATHS
 
@@ -10,6 +11,7 @@ __all__ = [
     "EXPERTS",
     "PATHS",
     "ExpertSpec",
+    "Folded",
     "ModelSpec",
     "Outputs",
     "RouterSpec",

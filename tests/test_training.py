@@ -153,7 +153,7 @@ class TestTrainer:
 
     def test_a_run_without_an_epoch_has_nothing_to_export(self, tmp_path: Path) -> None:
         run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={}))
-        with pytest.raises(DataError, match="first epoch"):
+        with pytest.raises(DataError, match="not validated an epoch"):
             run.load_best()
 
 
@@ -171,7 +171,7 @@ class TestSteps:
         trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
         before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         # The first epoch starts at a learning rate of zero; take a batch from the middle of the warm-up.
-        trainer._sweep(1, number, trainer.steps[number])
+        trainer._sweep(trainer.whole, 1, number, 3, trainer.method.steps[number])
         changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
         assert changed
         assert all(name.startswith(moved) for name in changed)
@@ -188,6 +188,24 @@ class TestSteps:
         assert torch.equal(second, order[:, 1])
         torch.testing.assert_close(heavy + light, torch.ones(8))
         assert bool((heavy >= light).all())
+
+    def test_one_weak_expert_is_drawn_as_often_as_it_weighs(self) -> None:
+        model = build_model(FitSettings(**{**SMALL, "experts": 4}).model(2)).eval()
+        with torch.no_grad():
+            model.get_parameter("router.score.weight").mul_(100)  # weights that differ from a half
+        x, y = next(batches(two_signals(8, 0), 8, "cpu"))
+        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL)
+        (first, heavy), (second, _) = weak_experts(step, model, x, y, 0, fit, torch.zeros_like)
+        drawn, rounds = torch.zeros(8), 400
+        torch.manual_seed(0)
+        for _ in range(rounds):
+            noise = lambda like: torch.empty_like(like).uniform_(-1, 1)  # noqa: E731
+            ((one, weight),) = weak_experts(step, model, x, y, 0, fit.model_copy(update={"weak": "drawn"}), noise)
+            assert torch.equal(weight, torch.ones(8))
+            assert bool(((one == first) | (one == second)).all())
+            drawn += (one == first) / rounds
+        assert float((heavy - 0.5).abs().max()) > 0.1
+        assert float((drawn - heavy).abs().max()) < 5 * 0.5 / rounds**0.5
 
     def test_the_loss_of_plain_training_is_cross_entropy_and_balance(self, model: VideoMoE) -> None:
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))

@@ -16,7 +16,7 @@ from audit.policy import Policy
 from runtime.bundle import Bundle
 from runtime.clips import load_clips, open_set
 from runtime.errors import DataError
-from training.compute import equal_epochs, flops_per_clip
+from training.compute import equal_epochs, run_flops
 from training.export import export_bundle
 from training.fitting import fit_run
 from training.run import Run, write_text
@@ -103,7 +103,7 @@ def row(entry: Entry, classes: int) -> dict[str, Any]:
         "method": entry.settings.method,
         "seed": entry.settings.seed,
         "epochs": entry.settings.epochs,
-        "training_tflops": flops_per_clip(entry.settings, classes) * clips * entry.settings.epochs / 1e12,
+        "training_tflops": run_flops(entry.settings, classes) * clips / 1e12,
         "training_seconds": sum(epoch["seconds"] for epoch in run.metrics),
         "load_entropy": report["router"]["clean"]["entropy"],
         "bundle": report["bundle"]["digest"],

@@ -11,6 +11,7 @@ from models import build_model
 from training.losses import step_loss
 from training.methods import find_method
 from training.settings import FitSettings
+from training.together import groups_of, leaders
 
 CLIPS = 4
 
@@ -32,23 +33,41 @@ class Operations(TorchDispatchMode):
         return out
 
 
-@functools.cache  # a comparison asks about its reference once for each method
-def flops_per_clip(settings: FitSettings, classes: int) -> float:
+@functools.cache  # a comparison asks for the same ones again and again
+def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) -> float:
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 
     Forward and backward passes of inner attacks and outer losses, counted on random clips by the layers' shapes; what
-    the optimiser and validation add is left out.
+    the optimiser and validation add is left out. `together`: in an epoch in which the experts of a kind learn as one.
     """
     torch.manual_seed(0)
-    model = build_model(settings.model(classes))
+    method, spec = find_method(settings.method), settings.model(classes)
+    models, steps = [build_model(spec)], list(method.steps)
+    if together:
+        models, steps = leaders(models[0], groups_of(spec.experts)), [method.start or method.steps[-1]]
     x, y = torch.rand(CLIPS, *settings.contract.shape), torch.arange(CLIPS) % classes
     with Operations() as counted:
-        for step in find_method(settings.method).steps:
-            step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
+        for model in models:
+            for step in steps:
+                step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
     return counted.total / CLIPS
 
 
+def run_flops(settings: FitSettings, classes: int) -> float:
+    """Operations that one training clip costs in a whole run."""
+    alike = settings.model_copy(update={"epochs": 1, "together": 0.0})  # one count for any number of epochs
+    together = settings.epochs_together
+    flops = (settings.epochs - together) * flops_per_clip(alike, classes)
+    return flops + (together * flops_per_clip(alike, classes, together=True) if together else 0)
+
+
 def equal_epochs(settings: FitSettings, reference: FitSettings, classes: int) -> int:
-    """Epochs that cost `settings` what the reference's epochs cost it; at least one."""
-    share = flops_per_clip(reference, classes) / flops_per_clip(settings, classes)
-    return max(1, round(reference.epochs * share))
+    """Epochs that bring `settings` nearest to what the reference's run costs; at least one."""
+    goal, epochs = run_flops(reference, classes), 1
+
+    def miss(epochs: int) -> float:
+        return abs(run_flops(settings.model_copy(update={"epochs": epochs}), classes) - goal)
+
+    while miss(epochs + 1) < miss(epochs) or miss(epochs + 2) < miss(epochs):
+        epochs += 1
+    return epochs

@@ -30,7 +30,10 @@ def write_events(folder: str | Path, metrics: Mapping[str, Any]) -> None:
 
 
 def draw(path: str | Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """PNG of all epochs so far: accuracy unattacked and under each watched attack, and the experts' load."""
+    """PNG of all validated epochs so far: accuracy unattacked and under each watched attack, and the experts' load."""
+    metrics = [epoch for epoch in metrics if "robust" in epoch]
+    if not metrics:
+        return
     epochs = [epoch["epoch"] for epoch in metrics]
     drawing, (accuracy, load) = figure(7.2, 5.2, rows=2)
     accuracy.plot(epochs, [100 * epoch["clean"] for epoch in metrics], color=ORANGE, lw=1.8, label="unattacked")

@@ -15,7 +15,7 @@ from training.run import Run, RunRecord
 from training.screen import Screen, reading
 from training.settings import FitSettings
 from training.team import Team
-from training.trainer import Trainer, require_device
+from training.trainer import Trainer
 
 
 def fit_run(settings: FitSettings, out: Path, team: Team, run: Run | None = None) -> Run:
@@ -37,7 +37,6 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
     """The labelled set of a run that can be carried out."""
     for kind in settings.kinds:
         find_expert(kind)
-    require_device(settings.device)
     Precision(settings.precision, settings.device)
     settings.check_team(team.size)
     clip_set = open_set(settings.data)

@@ -23,13 +23,17 @@ def weak_experts(
 ) -> list[tuple[Tensor, Tensor]]:
     """The two experts that a guided router attack leads to, as [(index (N,), weight (N,)), ...] (eq. 13).
 
-    Weights are the router's softmax over those two at the attacked clip, so that both experts learn; no gradient.
+    Weights are the router's softmax over those two at the attacked clip, so that both experts learn; no gradient. With
+    `fit.weak` "drawn" it is one of the two, with its weight as its chance: half the work, the same gradient on average.
     """
     assert step.finder is not None  # noqa: S101
     x_adv = step.finder(model, x, y, eps, fit.inner_steps, noise=noise(x), lam=fit.inner_lam)
     with frozen(model), torch.no_grad():
         top = model.outputs(x_adv).router.topk(min(2, len(model.experts)), dim=1)
     weights = top.values.softmax(1)
+    if fit.weak == "drawn":
+        chance = (noise(weights[:, :1]) + 1) / 2
+        return [(top.indices.gather(1, (weights[:, :1] < chance).long()).flatten(), torch.ones_like(weights[:, 0]))]
     return [(top.indices[:, i], weights[:, i]) for i in range(top.indices.shape[1])]
 
 
@@ -54,7 +58,7 @@ def attacked(
 ) -> list[tuple[Tensor, Tensor | None, Tensor | float]]:
     """The clips that a step trains on, as [(x_adv, expert that its loss looks at or None, weight), ...].
 
-    The attacks see the model in eval mode.
+    The attacks see `model` in eval mode.
     """
     aims: Sequence[tuple[Tensor | None, Tensor | float]] = [(None, 1.0)]
     if step.finder is not None:
@@ -79,14 +83,16 @@ def step_loss(
     fit: FitSettings,
     noise: Noise,
     precision: Precision | None = None,
+    twin: VideoMoE | None = None,
 ) -> Tensor:
     """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
 
-    The outer loss is taken in the mode that the model is in.
+    The outer loss is taken in the mode that the model is in. `twin`: what is attacked in the model's place, if another
+    one gives the same outputs in eval mode for less (models.Folded).
     """
     precision = precision or Precision("fp32", "cpu")
     with precision.attack():
-        clips = attacked(step, model, x, y, eps, fit, noise)
+        clips = attacked(step, twin or model, x, y, eps, fit, noise)
     total = x.new_zeros(())
     with precision.loss():
         for x_adv, aim, weight in clips:

@@ -4,7 +4,7 @@ One epoch runs the steps of the schedule one after the other, each over all trai
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from audit.attacks import ATTACKS, Attack
@@ -44,17 +44,19 @@ class Method:
         steps: its schedule.
         network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
         restore: a restoration network sits before router and experts (models.restore).
+        start: the step while the experts learn as one (`FitSettings.together`); None: the last of `steps`.
         settings: fields of FitSettings whose default is another one for this method.
     """
 
     steps: tuple[Step, ...]
     network: Literal["mixture", "single", "dense"] = "mixture"
     restore: bool = False
+    start: Step | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def but(self, **settings: Any) -> "Method":
         """The same with other defaults."""
-        return Method(self.steps, self.network, self.restore, {**self.settings, **settings})
+        return replace(self, settings={**self.settings, **settings})
 
 
 def _last(attack: Attack) -> Attack:

@@ -1,10 +1,11 @@
-"""Arithmetic in half precision on a GPU: bf16 or fp16 where torch's autocast allows it, weights in fp32 throughout."""
+"""Arithmetic in half precision: bf16 or fp16 where torch's autocast allows it, weights in fp32 throughout."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from audit.device import require_cuda
 from runtime.errors import BackendError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -15,13 +16,17 @@ class Precision:
     """How one run computes: "fp32", "bf16" or "fp16".
 
     Raises:
-        BackendError: half precision was asked for on a device that cannot do it.
+        BackendError: there is no such device, or half precision was asked for and it cannot do it.
     """
 
     def __init__(self, name: str, device: str) -> None:
-        if name != "fp32" and device != "cuda":
-            raise BackendError(f"--precision {name} needs --device cuda; on a CPU train in fp32")
-        if name == "bf16" and not torch.cuda.is_bf16_supported():
+        if device == "cuda":
+            require_cuda(device)
+        if name == "fp16" and device != "cuda":
+            raise BackendError("--precision fp16 needs --device cuda; on a CPU train in bf16 or fp32")
+        if name == "bf16" and device == "cpu" and not _has_bf16():
+            raise BackendError("--precision bf16: this processor has no bfloat16, and would be slower; take fp32")
+        if name == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
         self.name, self.device = name, device
         self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")
@@ -32,7 +37,7 @@ class Precision:
 
     def loss(self) -> AbstractContextManager[object]:
         """For the outer loss."""
-        return torch.autocast("cuda", DTYPES[self.name]) if self.name in DTYPES else nullcontext()
+        return torch.autocast(self.device, DTYPES[self.name]) if self.name in DTYPES else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()
@@ -43,3 +48,7 @@ class Precision:
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         self._scaler.step(optimizer)
         self._scaler.update()
+
+
+def _has_bf16() -> bool:
+    return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

@@ -99,7 +99,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         save_twin(model, self.record.spec, folder)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in resume.items()}, folder / RESUME)
-        if best_of([*known, metrics]) is metrics:
+        if "robust" in metrics and best_of([*known, metrics]) is metrics:
             (self.root / "best").mkdir(exist_ok=True)
             save_twin(model, self.record.spec, self.root / "best")
         write_text(self.root / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in [*known, metrics]))
@@ -113,18 +113,18 @@ class Run:
         return load_file(self.root / f"epoch-{self.finished_epochs:04d}" / RESUME)
 
     def load_best(self) -> VideoMoE:
-        """The averaged weights of the best epoch, in eval mode. Raises DataError before the first epoch's end."""
+        """The averaged weights of the best epoch, in eval mode. Raises DataError before the first validation."""
         self._require_epoch()
         return load_twin(self.root / "best")
 
     def _require_epoch(self) -> None:
-        if not self.finished_epochs:
-            raise DataError(f"{self.root}: the run has not finished its first epoch; continue it with --resume")
+        if not any("robust" in epoch for epoch in self.metrics):
+            raise DataError(f"{self.root}: the run has not validated an epoch yet; continue it with --resume")
 
 
 def best_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch of the highest robust validation accuracy; of equals the latest, which trained longest."""
-    return max(reversed(metrics), key=lambda epoch: epoch["robust"])
+    return max((epoch for epoch in reversed(metrics) if "robust" in epoch), key=lambda epoch: epoch["robust"])
 
 
 def write_text(path: Path, text: str) -> None:

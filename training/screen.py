@@ -44,14 +44,16 @@ class Screen:
         self.progress.update(self.task, description=text, completed=done, total=total, note=f"loss {loss:.3f}")
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        load = " ".join(f"{share:.2f}" for share in metrics["load"])
         loss = " ".join(f"{name} {value:.3f}" for name, value in metrics["loss"].items())
-        self.progress.console.print(
-            f"epoch {metrics['epoch']:3d}/{self.epochs}  loss {loss}  clean {metrics['clean']:.3f}  "
-            f"robust {metrics['robust']:.3f} (n={metrics['clips']})  load {load}  "
-            f"flips {metrics['route_flips']:.2f}  {metrics['seconds']:.0f} s",
-            soft_wrap=True,
-        )
+        found = ""
+        if "robust" in metrics:
+            load = " ".join(f"{share:.2f}" for share in metrics["load"])
+            found = (
+                f"clean {metrics['clean']:.3f}  robust {metrics['robust']:.3f} (n={metrics['clips']})  "
+                f"load {load}  flips {metrics['route_flips']:.2f}  "
+            )
+        head = f"epoch {metrics['epoch']:3d}/{self.epochs}  loss {loss}"
+        self.progress.console.print(f"{head}  {found}{metrics['seconds']:.0f} s", soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.progress.console.print(f"warning: {text}", style="yellow", soft_wrap=True)

@@ -45,6 +45,8 @@ class FitSettings(BaseModel):
     inner_steps: Count = says(3, "steps of the inner attack")
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
+    together: Share = says(0.0, "share of the epochs, at the start, in which the experts of a kind learn as one")
+    weak: Literal["both", "drawn"] = says("both", "weak experts a clip trains: both, or one drawn by its weight")
     ramp: Share = says(0.3, "share of the run over which the budget grows from 0 to eps")
     assign: Literal["balanced", "argmax"] = says("balanced", "targets of the router step: an even split, or its own")
     balance: Weight = says(0.5, "weight of the load-balancing term wherever the router is trained")
@@ -53,9 +55,10 @@ class FitSettings(BaseModel):
     average: Annotated[float, Field(ge=0, lt=1)] = says(0.995, "decay per step of the averaged weights; 0 for none")
     seed: Annotated[int, Field(ge=0)] = says(0, "seed of everything random")
     device: Literal["cpu", "cuda"] = says("cpu", "cpu or cuda")
-    precision: Literal["fp32", "bf16", "fp16"] = says("fp32", "fp32, or bf16 or fp16 on a GPU")
+    precision: Literal["fp32", "bf16", "fp16"] = says("fp32", "fp32; bf16 where GPU or processor has it; fp16 on a GPU")
     shards: Count = says(1, "parts of a batch with statistics of their own, for torchrun to share out")
-    validate_clips: Count = says(128, "validation clips that are attacked after each epoch")
+    validate_clips: Count = says(128, "validation clips that are attacked after an epoch")
+    validate_every: Count = says(1, "epochs from one validation to the next; the last is always validated")
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +71,11 @@ class FitSettings(BaseModel):
     @property
     def contract(self) -> ClipContract:
         return ClipContract(frames=self.frames, height=self.size, width=self.size)
+
+    @property
+    def epochs_together(self) -> int:
+        """Epochs at the start in which the experts of a kind learn as one; none where there is one expert."""
+        return round(self.together * self.epochs) if find_method(self.method).network == "mixture" else 0
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from audit.cost import KINDS, counted
-from models import VideoMoE, build_model
+from models import Folded, VideoMoE, build_model
 from models.published import start_from
 from runtime.clips import ClipArrays
-from runtime.errors import BackendError
 from training.batches import augment, batches
 from training.dynamics import draw, write_events
 from training.losses import step_loss
@@ -22,6 +21,8 @@ from training.precision import Precision
 from training.run import Run
 from training.settings import FitSettings
 from training.team import Team
+from training.together import groups_of, leaders, spread
+from training.trainee import Trainee
 from training.validation import validate
 from training.watch import Watch
 
@@ -32,12 +33,6 @@ class Reporter(Protocol):
     def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None: ...
     def epoch(self, metrics: dict[str, Any]) -> None: ...
     def warn(self, text: str) -> None: ...
-
-
-def require_device(device: str) -> None:
-    """Raises BackendError if this torch cannot run on `device`, rather than falling back to another."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendError("--device cuda: this torch sees no CUDA device; use --device cpu or a CUDA build of torch")
 
 
 class Trainer:
@@ -55,8 +50,7 @@ class Trainer:
         self.fit: FitSettings = run.record.settings
         self.team = team or Team()
         self.fit.check_team(self.team.size)
-        self.steps = find_method(self.fit.method).steps
-        require_device(self.fit.device)
+        self.method = find_method(self.fit.method)
         self.precision = Precision(self.fit.precision, self.fit.device)
         if self.fit.device == "cuda":
             torch.set_float32_matmul_precision("high")
@@ -66,8 +60,11 @@ class Trainer:
             start_from(list(self.model.experts), list(self.fit.init))
         self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
-        # After the copy was made, which must not be watched as well.
-        best = max((epoch["robust"] for epoch in run.metrics), default=0.0)
+        self.whole = Trainee(self.model)
+        self.groups = groups_of(run.record.spec.experts)
+        self.leaders = [Trainee(leader) for leader in leaders(self.model, self.groups)]
+        # After the copies were made, which must not be watched as well.
+        best = max((epoch.get("robust", 0.0) for epoch in run.metrics), default=0.0)
         self.watch = Watch(self.model, reporter.warn, best)
         self.optimizer = adamw(self.model, self.fit.lr, self.fit.weight_decay)
         self.names = names_of(self.optimizer, self.model)
@@ -80,19 +77,20 @@ class Trainer:
         for epoch in range(self.run.finished_epochs, self.fit.epochs):
             began = time.monotonic()
             self.watch.begin(epoch + 1)
-            with counted(self.model) as passes:
-                losses = {step.part: self._sweep(epoch, number, step) for number, step in enumerate(self.steps)}
+            with counted(self.model, *self._twins) as passes:
+                losses = self._apart(epoch) if epoch >= self.fit.epochs_together else self._together(epoch)
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
             self.team.add([spent])
             if self.team.leads:
                 metrics = {
                     "epoch": epoch + 1,
                     "loss": losses,
-                    **self._validate(),
+                    **(self._validate() if self._due(epoch + 1) else {}),
                     "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                     "seconds": round(time.monotonic() - began, 1),
                 }
-                self.watch.epoch(metrics)
+                if self._due(epoch + 1):
+                    self.watch.epoch(metrics)
                 self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
                 write_events(self.run.root / "events", metrics)
                 draw(self.run.root / "dynamics.png", self.run.metrics)
@@ -102,29 +100,52 @@ class Trainer:
     @property
     def exported(self) -> VideoMoE:
         """The model that is validated and exported: the averaged weights."""
+        return self._averaged if self.fit.average else self.model
+
+    @property
+    def _averaged(self) -> VideoMoE:
         averaged: Any = self.average.module
-        return averaged if self.fit.average else self.model
+        return averaged
+
+    @property
+    def _twins(self) -> list[VideoMoE]:
+        return [trainee.folded.twin for trainee in (self.whole, *self.leaders)]
+
+    def _apart(self, epoch: int) -> dict[str, float]:
+        """One epoch of the schedule; the mean loss of each step."""
+        steps = self.method.steps
+        return {step.part: self._sweep(self.whole, epoch, i, len(steps), step) for i, step in enumerate(steps)}
+
+    def _together(self, epoch: int) -> dict[str, float]:
+        """One epoch in which the experts of each kind learn as one."""
+        step, count = self.method.start or self.method.steps[-1], len(self.leaders)
+        losses = [self._sweep(leader, epoch, i, count, step) for i, leader in enumerate(self.leaders)]
+        spread(self.model.experts, self.groups, self.optimizer)
+        spread(self._averaged.experts, self.groups)
+        return {"together": sum(losses) / count}
+
+    def _due(self, epoch: int) -> bool:
+        return epoch % self.fit.validate_every == 0 or epoch == self.fit.epochs
 
     def _validate(self) -> dict[str, Any]:
         fit = self.fit
-        return validate(
-            self.exported, self.val, eps=fit.eps, steps=10, batch=fit.batch, device=fit.device, seed=fit.seed
-        )
+        model = Folded(self.exported).refresh()
+        return validate(model, self.val, eps=fit.eps, steps=10, batch=fit.batch, device=fit.device, seed=fit.seed)
 
-    def _sweep(self, epoch: int, number: int, step: Step) -> float:
-        """One step of the schedule over all training clips; the mean loss."""
+    def _sweep(self, trainee: Trainee, epoch: int, number: int, count: int, step: Step) -> float:
+        """Step `number` of an epoch's `count` steps, over all training clips; the mean loss."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
-        with _only(self.model, step.part):
+        with trainee.only(step.part):
             total, done = 0.0, 0
             for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
-                sweeps = epoch * len(self.steps) + number + done / self.batches_per_step
-                progress = sweeps / (self.fit.epochs * len(self.steps))
+                progress = (epoch + (number + done / self.batches_per_step) / count) / self.fit.epochs
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.fit.lr * learning_rate(progress)
-                x = augment(x, self.fit.shift, self.fit.flip, order)
+                # The layout that every network's first layer wants, once instead of in each of its passes.
+                x = augment(x, self.fit.shift, self.fit.flip, order).contiguous(memory_format=torch.channels_last_3d)
                 eps = budget(progress, self.fit.eps, self.fit.ramp)
-                loss = self._gradients(step, x, y, eps, seed * 1_000_000 + done)
+                loss = self._gradients(trainee, step, x, y, eps, seed * 1_000_000 + done)
                 if self.watch.batch(loss):
                     self.precision.step(self.optimizer, self.model)
                     self.average.update_parameters(self.model)
@@ -133,13 +154,14 @@ class Trainer:
                 self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done)
         return total / max(done, 1)
 
-    def _gradients(self, step: Step, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
+    def _gradients(self, trainee: Trainee, step: Step, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
         """Fills the weights' gradients of one batch, shard by shard; the loss.
 
         Each shard starts from the same batch statistics and the batch ends with their mean, whoever took which shard.
         """
         team, shards = self.team, self.fit.shards
-        self.model.train()
+        trainee.model.train()
+        twin = trainee.folded.refresh()
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()] if shards > 1 else []
         before = [buffer.clone() for buffer in buffers]
@@ -149,8 +171,8 @@ class Trainer:
             for buffer, start in zip(buffers, before, strict=True):
                 buffer.copy_(start)
             part = step_loss(
-                step, self.model, x[shard::shards], y[shard::shards], eps, self.fit,
-                self._noise(seed * shards + shard), self.precision,
+                step, trainee.model, x[shard::shards], y[shard::shards], eps, self.fit,
+                self._noise(seed * shards + shard), self.precision, twin,
             )  # fmt: skip
             self.precision.backward(part / shards)
             loss += part.detach() / shards
@@ -180,22 +202,3 @@ class Trainer:
         self.model.load_state_dict(part("model:"))
         self.average.load_state_dict(part("average:"))
         restore_optimizer(self.optimizer, self.names, part("optimizer:"))
-
-
-class _only:
-    """Inside, only the weights of one part take gradients: "moe" (all), "router" or "experts"."""
-
-    def __init__(self, model: VideoMoE, part: str) -> None:
-        parts: dict[str, Callable[[], nn.Module]] = {
-            "moe": lambda: model,
-            "router": lambda: model.router,
-            "experts": lambda: model.experts,
-        }
-        self.model, self.chosen = model, parts[part]()
-
-    def __enter__(self) -> None:
-        self.model.requires_grad_(False)
-        self.chosen.requires_grad_(True)
-
-    def __exit__(self, *exception: object) -> None:
-        self.model.requires_grad_(True)

@@ -1,0 +1,113 @@
+"""The start of a run in which the experts of a kind learn as one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import VideoMoE
+from tests.test_training import SMALL, Silent, two_signals
+from training.compute import equal_epochs, flops_per_clip, run_flops
+from training.run import Run, RunRecord
+from training.settings import FitSettings
+from training.together import groups_of
+from training.trainer import Trainer
+
+MIXED: dict[str, Any] = {
+    **SMALL,
+    "method": "j-tlat",
+    "experts": 3,
+    "expert": "r3d18,tsm",
+    "epochs": 2,
+    "inner_steps": 1,
+}
+
+
+def trained(folder: Path, **settings: Any) -> Trainer:
+    fit = FitSettings(**{**MIXED, **settings})
+    run = Run.create(folder, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+    trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
+    trainer.go()
+    return trainer
+
+
+def same(model: VideoMoE, one: int, other: int) -> bool:
+    first, second = (model.experts[i].state_dict() for i in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_kinds_are_grouped_in_the_order_of_their_first() -> None:
+    assert groups_of(["a", "b", "a"]) == [[0, 2], [1]]
+    assert groups_of(["a"]) == [[0]]
+
+
+def test_experts_of_a_kind_are_one_at_first_and_part_afterwards(tmp_path: Path) -> None:
+    together = trained(tmp_path / "together", together=1.0)
+    for model in (together.model, together.exported):
+        assert same(model, 0, 2)
+        assert not same(model, 0, 1)
+    assert list(together.run.metrics[0]["loss"]) == ["together"]
+    parted = trained(tmp_path / "parted", together=0.5)
+    assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [["together"], ["router", "experts", "moe"]]
+    assert not same(parted.model, 0, 2)
+
+
+def test_a_follower_goes_on_with_its_leaders_optimiser_state(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, together=1.0)
+    leader, follower = (dict(trainer.model.experts[i].named_parameters()) for i in (0, 2))
+    for name, parameter in follower.items():
+        mine, theirs = trainer.optimizer.state[parameter], trainer.optimizer.state[leader[name]]
+        assert mine["exp_avg"] is not theirs["exp_avg"]
+        assert torch.equal(mine["exp_avg"], theirs["exp_avg"])
+
+
+def test_the_leader_sees_every_clip_and_the_router_waits(tmp_path: Path) -> None:
+    fit = FitSettings(**{**MIXED, "method": "plain", "expert": "r3d18", "together": 1.0, "epochs": 1})
+    run = Run.create(tmp_path, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+    trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
+    router = {name: tensor.clone() for name, tensor in trainer.model.router.state_dict().items()}
+    trainer.go()
+    assert run.metrics[0]["passes"]["expert_forward"] == 16
+    assert all(torch.equal(tensor, router[name]) for name, tensor in trainer.model.router.state_dict().items())
+
+
+def test_a_run_cut_between_together_and_apart_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", together=0.5)
+    fit = FitSettings(**{**MIXED, "together": 0.5})
+    cut = Run.create(tmp_path / "cut", RunRecord(settings=fit, classes=("a", "b"), tools={}))
+
+    class Killed(Exception):
+        pass
+
+    class Stops(Silent):
+        def epoch(self, metrics: dict[str, Any]) -> None:
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        Trainer(cut, two_signals(16, 0), two_signals(8, 1), Stops()).go()
+    assert cut.finished_epochs == 1
+    again = Trainer(Run.open(cut.root), two_signals(16, 0), two_signals(8, 1), Silent())
+    again.go()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_equal_compute_counts_both_halves_of_a_run() -> None:
+    reference = FitSettings(**{**SMALL, "method": "at-m", "epochs": 40})
+    joint = FitSettings(**{**SMALL, "method": "j-tlat", "together": 0.5, "epochs": 6})
+    alike = joint.model_copy(update={"epochs": 1, "together": 0.0})
+    one, apart = (flops_per_clip(alike, 2, together) for together in (True, False))
+    assert one < apart
+    assert run_flops(joint, 2) == 3 * one + 3 * apart
+    chosen = joint.model_copy(update={"epochs": equal_epochs(joint, reference, 2)})
+    assert abs(run_flops(chosen, 2) - run_flops(reference, 2)) <= apart
+
+
+def test_validation_every_other_epoch_and_after_the_last(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, epochs=3, validate_every=2, method="at-m")
+    assert ["robust" in epoch for epoch in trainer.run.metrics] == [False, True, True]
+    assert trainer.run.best["epoch"] in (2, 3)
+    assert (tmp_path / "dynamics.png").exists()

@@ -11,6 +11,7 @@ from audit.statistics import load_entropy, load_of
 from models import VideoMoE
 from runtime.clips import ClipArrays
 from training.batches import batches
+from training.precision import Precision
 
 # One step and many, through hard dispatch and through the gate, at the router and at all of it: they mask different
 # things, and where the one-step figure rises while the others fall, training has overfitted to its inner attack.
@@ -26,8 +27,13 @@ def validate(
     batch: int,
     device: str,
     seed: int = 0,
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
-    """Accuracies, load and load entropy on clean clips and on clips attacked by WATCHED (worst case per clip)."""
+    """Accuracies, load and load entropy on clean clips and on clips attacked by WATCHED (worst case per clip).
+
+    `precision`: what the attacks compute in; answers are judged in fp32.
+    """
+    precision = precision or Precision("fp32", device)
     clean, robust, routes, attacked, flips = [], [], [], [], []
     under: dict[str, list[Tensor]] = {name: [] for name in WATCHED}
     for x, y in batches(clips, batch, device):
@@ -38,7 +44,8 @@ def validate(
         clean.append(good)
         routes.append(route)
         for name in WATCHED:
-            x_adv = ATTACKS[name](model, x, y, eps, steps, seed)
+            with precision.attack():
+                x_adv = ATTACKS[name](model, x, y, eps, steps, seed)
             with frozen(model), torch.no_grad():
                 out = model.outputs(x_adv)
                 under[name].append(clean[-1] & (out.deployed.argmax(1) == y))

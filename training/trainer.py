@@ -130,7 +130,10 @@ class Trainer:
     def _validate(self) -> dict[str, Any]:
         fit = self.fit
         model = Folded(self.exported).refresh()
-        return validate(model, self.val, eps=fit.eps, steps=10, batch=fit.batch, device=fit.device, seed=fit.seed)
+        return validate(
+            model, self.val, eps=fit.eps, steps=10, batch=fit.batch, device=fit.device, seed=fit.seed,
+            precision=self.precision,
+        )  # fmt: skip
 
     def _sweep(self, trainee: Trainee, epoch: int, number: int, count: int, step: Step) -> float:
         """Step `number` of an epoch's `count` steps, over all training clips; the mean loss."""

@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PEERS := .venv-peers/.installed
+TORCHVISION := .venv-torchvision/.installed
 OUT := demo-output
 BUNDLE := models/zoo/motion
 DEVICE := cpu
 
-.PHONY: help setup demo app test check format bench bench-peers zoo clean
+.PHONY: help setup demo app test check format bench bench-peers agree-torchvision zoo clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -67,6 +68,16 @@ $(PEERS): pyproject.toml constraints.txt tests/peers/constraints.txt
 
 bench-peers: $(PEERS) ## PGD-10 next to torchattacks, foolbox and ART, in an environment of its own
 	.venv-peers/bin/python -m tests.peers speed $(BUNDLE)
+
+$(TORCHVISION): pyproject.toml constraints.txt tests/peers/constraints.txt
+	$(PYTHON) -m venv .venv-torchvision
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train]'
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check -c tests/peers/constraints.txt \
+	  --no-deps torchvision
+	@touch $@
+
+agree-torchvision: $(TORCHVISION) ## torchvision's 3D networks next to ours with the same weights, in an environment of its own
+	.venv-torchvision/bin/python -m tests.peers.published
 
 zoo: $(INSTALLED) ## train the shipped bundle anew (two to three hours on two cores, minutes on a GPU: DEVICE=cuda; resumes)
 	$(BIN)/python -m training fit --data motion --method j-tlat --expert r3d18 --width 16 --blocks 1,1,1,0 --size 32 \

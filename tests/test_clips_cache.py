@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.clips import ClipContract, DecodedClip, Limits, decode
+from runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips
 from runtime.clips import cache as module
 from runtime.clips.cache import ClipCache
 from runtime.errors import ClipError, DataError
@@ -37,11 +37,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that were really decoded."""
     names: list[str] = []
 
-    def counting(path: Path, contract: ClipContract, limits: Limits) -> DecodedClip:
+    def counting(path: Path, contract: ClipContract, limits: Limits, *, clips: int) -> tuple[DecodedClip, ...]:
         names.append(path.name)
-        return decode(path, contract, limits)
+        return decode_clips(path, contract, limits, clips=clips)
 
-    monkeypatch.setattr(module, "decode", counting)
+    monkeypatch.setattr(module, "decode_clips", counting)
     return names
 
 

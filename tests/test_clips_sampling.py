@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.clips import ClipContract, decode
-from runtime.clips.sampling import Forecast, clean_stamps, frames_on_display, sample_times, usable_fps
+from runtime.clips.sampling import Forecast, Spread, clean_stamps, frames_on_display, sample_times, usable_fps
 from runtime.clips.scan import Reader, Scan
 from tests.videos import grey_frames, indices_shown, write, write_avi, write_variable_rate
 
@@ -39,17 +39,18 @@ def test_frames_on_display_is_the_closed_form(steps: list[int], frames: int, win
 @given(
     steps=st.lists(st.integers(1, 500), max_size=40),
     frames=st.integers(1, 32),
-    windows=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 20_000)),
+    durations=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 20_000)),
+    spread=st.just(Spread()) | st.builds(Spread, st.floats(0.01, 20), st.integers(1, 6)),
 )
-def test_a_forecast_holds_for_every_window_between_its_bounds(
-    steps: list[int], frames: int, windows: tuple[int, int, int]
+def test_a_forecast_holds_for_every_duration_between_its_bounds(
+    steps: list[int], frames: int, durations: tuple[int, int, int], spread: Spread
 ) -> None:
-    shortest, window, longest = sorted(windows)
+    shortest, duration, longest = (milliseconds / 1000 for milliseconds in sorted(durations))
     starts = np.array([0, *np.cumsum(steps, dtype=int)]) / 1000
     ends = [*starts[1:], np.inf]
-    forecast = Forecast.over(frames, shortest / 1000, longest / 1000)
+    forecast = Forecast.over(frames, shortest, longest, spread)
     likely = {i for i, (start, end) in enumerate(zip(starts, ends, strict=True)) if forecast.shows(start, end)}
-    assert set(frames_on_display(starts, sample_times(frames, window / 1000)).tolist()) <= likely
+    assert set(frames_on_display(starts, spread.times(frames, duration)).flatten().tolist()) <= likely
 
 
 def test_a_forecast_of_a_window_that_is_known_names_only_what_is_shown() -> None:

@@ -33,14 +33,18 @@ def augment(x: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Te
 def batches(
     clips: ClipArrays, size: int, device: str, order: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(x (n, 3, T, H, W) in [0, 1], y (n,)) batches; shuffled, and the ragged last one dropped, if `order` is given."""
-    count = len(clips.labels)
+    """(x (n, 3, T, H, W) in [0, 1], y (n,)) batches of every clip, in their order.
+
+    With `order`: of one clip of each video, drawn at random, shuffled, and the ragged last batch dropped.
+    """
     if order is None:
-        index = np.arange(count)
-        ends = range(0, count, size)
+        index = np.arange(len(clips.labels))
+        ends = range(0, len(index), size)
     else:
-        index = torch.randperm(count, generator=order).numpy()
-        ends = range(0, max(count - size, 0) + 1, size)
+        index = torch.randperm(clips.videos, generator=order).numpy()
+        if clips.per_video > 1:
+            index = index * clips.per_video + torch.randint(clips.per_video, index.shape, generator=order).numpy()
+        ends = range(0, max(len(index) - size, 0) + 1, size)
     for start in ends:
         chosen = index[start : start + size]
         x = torch.from_numpy(to_network(clips.frames[chosen])).to(device, non_blocking=True)

@@ -1,6 +1,7 @@
 """One run from its settings: checked, its clips read, its folder made, trained to the end."""
 
 import platform
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from models.published import start_from
 from runtime.clips import ClipArrays, ClipSet, load_clips, open_set
 from runtime.clips.cache import ClipCache
 from runtime.clips.motion import cache_root
+from runtime.clips.sampling import Spread
 from runtime.errors import DataError
 from training.precision import Precision
 from training.run import Run, RunRecord
@@ -39,6 +41,7 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
         find_expert(kind)
     Precision(settings.precision, settings.device)
     settings.check_team(team.size)
+    Spread(settings.contract.seconds, settings.clips_per_video)
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
         raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
@@ -51,11 +54,11 @@ def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, Clip
     """Training clips, and the validation clips that are attacked after each epoch."""
     val = clip_set.split("val")
     chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
-    decoder = ClipCache(cache_root() / "clips").decode
+    load = partial(load_clips, contract=settings.contract, decoder=ClipCache(cache_root() / "clips").decode_clips)
     with reading() as show:
         return (
-            load_clips(clip_set.split("train"), settings.contract, progress=show("train"), decoder=decoder),
-            load_clips(chosen, settings.contract, progress=show("val"), decoder=decoder),
+            load(clip_set.split("train"), progress=show("train"), per_video=settings.clips_per_video),
+            load(chosen, progress=show("val")),
         )
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models import ExpertSpec, ModelSpec, RouterSpec
 from runtime.clips import ClipContract
+from runtime.clips.sampling import MAX_CLIPS
 from runtime.errors import MethodError
 from training.methods import find_method
 
@@ -37,6 +38,10 @@ class FitSettings(BaseModel):
     init: tuple[str, ...] = says((), "published weights that the experts start from, one file for each kind")
     frames: Annotated[int, Field(ge=1, le=256)] = says(12, "frames per clip")
     size: Annotated[int, Field(ge=8, le=512)] = says(48, "height and width in pixels")
+    seconds: Annotated[float, Field(ge=0, le=3600)] = says(0.0, "length of a clip; 0: the whole video")
+    clips_per_video: Annotated[int, Field(ge=1, le=MAX_CLIPS)] = says(
+        1, "clips cut from each training video, of which each step's pass draws one; several need --seconds"
+    )
     epochs: Count = says(20, "passes over the training clips for each step of the schedule")
     batch: Annotated[int, Field(ge=2)] = says(32, "clips per optimiser step")
     lr: Annotated[float, Field(gt=0)] = says(2e-3, "peak learning rate of AdamW")
@@ -70,7 +75,7 @@ class FitSettings(BaseModel):
 
     @property
     def contract(self) -> ClipContract:
-        return ClipContract(frames=self.frames, height=self.size, width=self.size)
+        return ClipContract(frames=self.frames, height=self.size, width=self.size, seconds=self.seconds or None)
 
     @property
     def epochs_together(self) -> int:

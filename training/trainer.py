@@ -68,7 +68,7 @@ class Trainer:
         self.watch = Watch(self.model, reporter.warn, best)
         self.optimizer = adamw(self.model, self.fit.lr, self.fit.weight_decay)
         self.names = names_of(self.optimizer, self.model)
-        self.batches_per_step = max(len(train.labels) // self.fit.batch, 1)
+        self.batches_per_step = max(train.videos // self.fit.batch, 1)
         if run.finished_epochs:
             self._restore(run.load_resume())
 

@@ -1,10 +1,11 @@
 """Clips: one decode and one preprocessing behind a contract, and labelled sets of video files."""
 
+from runtime.clips.arrays import ClipArrays, load_clips
 from runtime.clips.contract import ClipContract
-from runtime.clips.decode import DecodedClip, decode
+from runtime.clips.decode import DecodedClip, decode, decode_clips
 from runtime.clips.limits import Limits
 from runtime.clips.preprocess import to_network
-from runtime.clips.sets import ClipArrays, ClipRow, ClipSet, load_clips, open_set
+from runtime.clips.sets import ClipRow, ClipSet, open_set
 
 __all__ = [
     "ClipArrays",
@@ -14,6 +15,7 @@ __all__ = [
     "DecodedClip",
     "Limits",
     "decode",
+    "decode_clips",
     "load_clips",
     "open_set",
     "to_network",

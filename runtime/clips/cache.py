@@ -16,18 +16,18 @@ import numpy as np
 
 from runtime.clips.container import check_file
 from runtime.clips.contract import ClipContract
-from runtime.clips.decode import DecodedClip, decode
+from runtime.clips.decode import DecodedClip, decode_clips
 from runtime.clips.limits import DEFAULT_LIMITS, Limits
 from runtime.errors import DataError
 
 
 class ClipCache:
-    """Decodes each video once per contract.
+    """Decodes each video once per contract and number of clips.
 
-    A clip is found by the video's bytes, the contract, the decoder's code and OpenCV's version, so that no change of
-    these meets an old clip; a renamed or copied video meets its own. Clips appear whole or not at all, whoever is
-    killed and however many write at once; one that was damaged later is decoded anew. The audit does without: it
-    judges what the decoder gives now.
+    Clips are found by the video's bytes, the contract, their number, the decoder's code and OpenCV's version, so that
+    no change of these meets an old clip; a renamed or copied video meets its own. Clips appear whole or not at all,
+    whoever is killed and however many write at once; those damaged later are decoded anew. The audit does without:
+    it judges what the decoder gives now.
 
     Args:
         root: folder of the cache; made when the first clip is kept.
@@ -40,44 +40,51 @@ class ClipCache:
 
     def decode(self, path: str | Path, contract: ClipContract, limits: Limits = DEFAULT_LIMITS) -> DecodedClip:
         """As `runtime.clips.decode`. Raises ClipError as that, and DataError if the cache cannot be written."""
+        return self.decode_clips(path, contract, limits)[0]
+
+    def decode_clips(
+        self, path: str | Path, contract: ClipContract, limits: Limits = DEFAULT_LIMITS, *, clips: int = 1
+    ) -> tuple[DecodedClip, ...]:
+        """As `runtime.clips.decode_clips`; raises as `decode`. So many clips of a video are kept together."""
         path = Path(path)
         sha256 = check_file(path, limits).sha256
-        words = [sha256, contract.model_dump_json(), cv2.__version__, _code()]
+        words = [sha256, contract.model_dump_json(), str(clips), cv2.__version__, _code()]
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()
         place = self.root / key[:2] / f"{key}.npz"
-        found = _read(place, contract)
+        found = _read(place, contract, clips)
         if found is None:
-            clip = decode(path, contract, limits)
-            _write(place, clip)
-            return clip
-        frames, told = found
-        return DecodedClip(frames=frames, name=path.name, sha256=sha256, **told)
+            made = decode_clips(path, contract, limits, clips=clips)
+            _write(place, made)
+            return made
+        return tuple(DecodedClip(frames=own, name=path.name, sha256=sha256, **told) for own, told in found)
 
 
-def _read(place: Path, contract: ClipContract) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """None where there is no such clip, or not a whole one: a zip archive carries a checksum of each member."""
+def _read(place: Path, contract: ClipContract, clips: int) -> list[tuple[np.ndarray, dict[str, Any]]] | None:
+    """None where there are no such clips, or not whole ones: a zip archive carries a checksum of each member."""
     try:
         with zipfile.ZipFile(place) as archive:
             with archive.open("frames.npy") as file:
                 frames = np.lib.format.read_array(file, allow_pickle=False)
                 file.read()  # to the end, where the checksum is compared
-            told = json.loads(archive.read("clip.json"))
+            told = json.loads(archive.read("clips.json"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    shape = (contract.frames, contract.height, contract.width, 3)
-    return (frames, told) if frames.shape == shape and frames.dtype == np.uint8 else None
+    shape = (clips, contract.frames, contract.height, contract.width, 3)
+    whole = frames.shape == shape and frames.dtype == np.uint8 and len(told) == clips
+    return list(zip(frames, told, strict=True)) if whole else None
 
 
-def _write(place: Path, clip: DecodedClip) -> None:
-    told = {name: getattr(clip, name) for name in ("frames_decoded", "frames_expected", "seconds")}
+def _write(place: Path, clips: tuple[DecodedClip, ...]) -> None:
+    names = ("frames_decoded", "frames_expected", "seconds", "start")
+    told = [{name: getattr(clip, name) for name in names} for clip in clips]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as file:
             try:
                 with zipfile.ZipFile(file, "w") as archive:
                     with archive.open("frames.npy", "w") as member:
-                        np.lib.format.write_array(member, clip.frames, allow_pickle=False)
-                    archive.writestr("clip.json", json.dumps(told))
+                        np.lib.format.write_array(member, np.stack([clip.frames for clip in clips]), allow_pickle=False)
+                    archive.writestr("clips.json", json.dumps(told))
                 file.close()
                 os.replace(file.name, place)
             except BaseException:

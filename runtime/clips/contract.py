@@ -11,8 +11,8 @@ class ClipContract(BaseModel):
     """Frames, sampling window, size, resize rule, colour order and type of the clip that a network takes.
 
     `frames` timestamps lie at the centres of `frames` equal parts of the window; the window is the first
-    `seconds` of the video, or the whole video where `seconds` is None. Normalisation is the network's own
-    and not part of this.
+    `seconds` of the video, or the whole video where `seconds` is None. (Where several clips of a video are
+    asked for, further windows of so many seconds.) Normalisation is the network's own and not part of this.
 
     >>> ClipContract(frames=12, height=48, width=48).shape
     (3, 12, 48, 48)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.errors import ClipError
+
+MAX_CLIPS = 64  # of one video: they are held in memory together
 DEFAULT_FPS = 25.0
 # One frame without a timestamp (AVI's last, for one) is mended in place; more than this share means that the
 # container's clock cannot be believed at all.
@@ -25,6 +28,46 @@ def sample_times(frames: int, window: float) -> np.ndarray:
     [0.25, 0.75, 1.25, 1.75]
     """
     return (np.arange(frames) + 0.5) * (window / frames)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the clips of a video lie: `count` windows of `seconds`, spread evenly from its start to its end.
+
+    One clip is the first window; without `seconds` it is the whole video. The windows of a video that is no longer than
+    one of them all begin at its start.
+
+    Raises:
+        ClipError: several clips of a whole video, or too many.
+
+    >>> Spread(2.0, 3).starts(6.0).tolist()
+    [0.0, 2.0, 4.0]
+    """
+
+    seconds: float | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MAX_CLIPS:
+            raise ClipError(f"{self.count} clips of a video: it must be 1 to {MAX_CLIPS}")
+        if self.count > 1 and self.seconds is None:
+            raise ClipError(
+                f"{self.count} clips of a video: the contract takes the whole video as one clip; take one, or train "
+                "with --seconds, the length of a clip"
+            )
+
+    @property
+    def end(self) -> float | None:
+        """Seconds of a video that its clips need; None: all of it."""
+        return self.seconds if self.count == 1 else None
+
+    def starts(self, duration: float) -> np.ndarray:
+        """Where the windows begin in a video of `duration` seconds, (count,) float64, increasing."""
+        return np.linspace(0.0, max(0.0, duration - (self.seconds or duration)), self.count)
+
+    def times(self, frames: int, duration: float) -> np.ndarray:
+        """The sampling times of `frames` frames in each window, in seconds, (count, frames) float64."""
+        return self.starts(duration)[:, None] + sample_times(frames, self.seconds or duration)
 
 
 def frames_on_display(starts: Sequence[float] | np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -94,7 +137,7 @@ def clean_stamps(stamps: Sequence[float], fps: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Which frames a clip may need, while the length of its window is known only between two bounds.
+    """Which frames clips may need, while the length of their video is known only between two bounds.
 
     earliest, latest: bounds of each sampling time, in seconds, increasing.
     """
@@ -103,9 +146,11 @@ class Forecast:
     latest: list[float]
 
     @classmethod
-    def over(cls, frames: int, shortest: float, longest: float) -> Forecast:
-        """For `frames` samples of a window between `shortest` and `longest` seconds."""
-        return cls(sample_times(frames, max(0.0, shortest)).tolist(), sample_times(frames, longest).tolist())
+    def over(cls, frames: int, shortest: float, longest: float, spread: Spread = Spread()) -> Forecast:
+        """For clips of `frames` samples each, in a video between `shortest` and `longest` seconds."""
+        # Bounds of the i-th time of all clips: sorting each side keeps what the pairs cover together.
+        bounds = (spread.times(frames, duration) for duration in (max(0.0, shortest), longest))
+        return cls(*(np.sort(times, axis=None).tolist() for times in bounds))
 
     def shows(self, start: float, end: float) -> bool:
         """Whether a frame on display from `start` to `end` may be on display at a sampling time."""

@@ -26,7 +26,7 @@ class Scan:
     """One sequential read: when each frame starts, and the resized frames that were kept.
 
     fps, count: the header's (count 0: it does not say). starts: seconds from the first frame. kept: frames
-    (H, W, 3) uint8 RGB by index. complete: the contract's window ended before the video did.
+    (H, W, 3) uint8 RGB by index. complete: the window that was asked for ended before the video did.
     """
 
     fps: float
@@ -43,8 +43,8 @@ class Scan:
 class Reader:
     """Reads a file from its start, as often as asked; the wall clock runs from the reader's making."""
 
-    def __init__(self, file: SourceFile, contract: ClipContract, limits: Limits) -> None:
-        self.file, self.contract, self.limits = file, contract, limits
+    def __init__(self, file: SourceFile, contract: ClipContract, limits: Limits, spread: sampling.Spread) -> None:
+        self.file, self.contract, self.limits, self.spread = file, contract, limits, spread
         self.path = file.path
         self.deadline = time.monotonic() + limits.max_decode_seconds
         self._frame: np.ndarray | None = None
@@ -62,7 +62,7 @@ class Reader:
         if scan.complete:
             return len(scan.starts)
         promised = scan.count / scan.fps
-        window = min(promised, self.contract.seconds or promised)
+        window = min(promised, self.spread.end or promised)
         if self.file.counts_frames or not len(scan.starts):
             return min(scan.count, round(window * scan.fps))
         # Matroska and MPEG state a length, from which OpenCV makes up a count by a guessed rate. That means
@@ -70,7 +70,7 @@ class Reader:
         return round(len(scan.starts) * window / scan.duration)
 
     def _scan(self, capture: cv2.VideoCapture, wanted: set[int] | None) -> Scan:
-        window = self.contract.seconds
+        window = self.spread.end
         scan = Scan(sampling.usable_fps(stated_fps(capture)), stated_count(capture))
         self.limits.check_pixels(self.path, *stated_pixels(capture))
         promised = scan.count / scan.fps
@@ -85,7 +85,7 @@ class Reader:
             start = clock.tick(stamp)
             if forecast and pending and forecast.shows(pending[0], start):
                 scan.kept[len(stamps) - 1] = fit_bgr(pending[1], self.contract)
-                if len(scan.kept) > 4 * self.contract.frames:
+                if len(scan.kept) > 4 * self.contract.frames * self.spread.count:
                     # The header's rate is far off: keep nothing more, and leave it to a second pass.
                     forecast = None
             pending = None
@@ -114,10 +114,7 @@ class Reader:
     def _forecast(self, scan: Scan) -> sampling.Forecast:
         promised = scan.count / scan.fps
         # Genuine UCF-101 and HMDB-51 files are often one frame short, which shifts their late samples.
-        shortest = promised - 1 / scan.fps
-        return sampling.Forecast.over(
-            self.contract.frames, self.contract.seconds or shortest, self.contract.seconds or promised
-        )
+        return sampling.Forecast.over(self.contract.frames, promised - 1 / scan.fps, promised, self.spread)
 
     def _retrieve(self, capture: cv2.VideoCapture) -> np.ndarray:
         # Into the same memory each time: fresh pages for every full-size frame cost as much as its conversion.

@@ -9,10 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from runtime.clips.contract import ClipContract
-from runtime.clips.decode import DecodedClip, decode
-from runtime.clips.limits import DEFAULT_LIMITS, Limits
-from runtime.errors import ClipError, DataError
+from runtime.errors import DataError
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("file", "label", "split")
@@ -72,19 +69,6 @@ class ClipSet:
         return ClipSet(self.name, self.classes, tuple(self.rows[i] for i in chosen))
 
 
-@dataclass(frozen=True)
-class ClipArrays:
-    """A decoded set: frames (N, T, H, W, 3) uint8 RGB, labels (N,) int64 into `classes`, files and their
-    SHA-256.
-    """
-
-    frames: np.ndarray
-    labels: np.ndarray
-    files: tuple[str, ...]
-    sha256: tuple[str, ...]
-    classes: tuple[str, ...]
-
-
 def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = None) -> ClipSet:
     """Open a folder with a manifest.csv, `ucf101:DIR` or `hmdb51:DIR` (runtime.clips.official), or the procedural
     set: "motion", "motion:seed=0,train=250,val=25,test=40".
@@ -119,35 +103,6 @@ def read_manifest(folder: Path, name: str | None = None) -> ClipSet:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{manifest}: cannot be read as CSV in UTF-8 ({error}); export it again") from None
     return ClipSet(name, tuple(sorted({row.label for row in rows})), rows)
-
-
-def load_clips(
-    clip_set: ClipSet,
-    contract: ClipContract,
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Callable[[int, int], None] | None = None,
-    decoder: Callable[[Path, ClipContract, Limits], DecodedClip] = decode,
-) -> ClipArrays:
-    """Decode every clip of a set. `progress(done, total)` is called after each; `decoder` is `decode`, or that of a
-    `ClipCache`. Raises DataError on a broken clip.
-    """
-    total = len(clip_set)
-    if not total:
-        raise DataError(f"{clip_set.name}: no clips; choose another split")
-    frames = np.empty((total, contract.frames, contract.height, contract.width, 3), np.uint8)
-    digests = []
-    for i, row in enumerate(clip_set.rows):
-        try:
-            clip = decoder(row.path, contract, limits)
-        except ClipError as error:
-            raise DataError(f"{clip_set.name}: {error} (or take its row out of {MANIFEST})") from None
-        frames[i] = clip.frames
-        digests.append(clip.sha256)
-        if progress:
-            progress(i + 1, total)
-    index = {label: i for i, label in enumerate(clip_set.classes)}
-    labels = np.array([index[row.label] for row in clip_set.rows], np.int64)
-    return ClipArrays(frames, labels, tuple(r.file for r in clip_set.rows), tuple(digests), clip_set.classes)
 
 
 def _rows(root: Path, name: str, reader: csv.DictReader[str]) -> tuple[ClipRow, ...]:

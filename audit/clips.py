@@ -14,6 +14,13 @@ from runtime.errors import DataError
 
 def chosen_clips(clip_set: ClipSet, bundle: Bundle, policy: Policy, limit: int | None) -> ClipSet:
     """The clips that the policy names. Raises DataError unless set and bundle have the same classes."""
+    require_same_classes(clip_set, bundle)
+    count = min(policy.data.clips, limit or policy.data.clips)
+    return clip_set.split(policy.data.split).take(count, policy.data.seed)
+
+
+def require_same_classes(clip_set: ClipSet, bundle: Bundle) -> None:
+    """Raises DataError, naming those that only one of them has, unless set and bundle have the same classes."""
     here, there = set(clip_set.classes), set(bundle.manifest.classes)
     if here != there:
         only = [
@@ -22,8 +29,6 @@ def chosen_clips(clip_set: ClipSet, bundle: Bundle, policy: Policy, limit: int |
             if names
         ]
         raise DataError(f"{clip_set.name}: its classes are not those of the bundle ({'; '.join(only)})")
-    count = min(policy.data.clips, limit or policy.data.clips)
-    return clip_set.split(policy.data.split).take(count, policy.data.seed)
 
 
 def ordered(clips: ClipArrays, bundle: Bundle) -> ClipArrays:

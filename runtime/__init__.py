@@ -6,13 +6,14 @@
 """
 
 from runtime.bundle import Bundle, write_manifest
-from runtime.clips import ClipContract, DecodedClip, Limits, decode
+from runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips
 from runtime.engine import Engine
 from runtime.errors import BackendError, BundleError, ClipError, EngineError, HardrouteError
 from runtime.manifest import Manifest
 from runtime.prediction import Prediction, Route, Timing
 from runtime.probes import Probes
 from runtime.routelog import RouteLog, RouteRecord
+from runtime.video import VideoPrediction
 
 __all__ = [
     "BackendError",
@@ -32,6 +33,8 @@ __all__ = [
     "RouteLog",
     "RouteRecord",
     "Timing",
+    "VideoPrediction",
     "decode",
+    "decode_clips",
     "write_manifest",
 ]

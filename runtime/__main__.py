@@ -11,6 +11,7 @@ import typer
 from runtime import errors
 from runtime.backends import AUTO, BACKENDS
 from runtime.bundle import Bundle
+from runtime.clips.sampling import MAX_CLIPS, Spread
 from runtime.engine import Engine
 from runtime.errors import ClipError
 from runtime.routelog import RouteLog, RouteRecord
@@ -37,37 +38,49 @@ def info(bundle: BundleFolder) -> None:
 @app.command()
 def predict(
     bundle: BundleFolder,
-    videos: Annotated[list[Path], typer.Argument(help="Video files, one clip each.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
     backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    clips: Annotated[
+        int, typer.Option(min=1, max=MAX_CLIPS, help="Clips of each video, spread over it; the mean answers.")
+    ] = 1,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
     abstain_below: AbstainBelow = None,
     digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
+    if clips > 1 and abstain_below is not None:
+        raise errors.HardrouteError("--abstain-below judges the route of one clip; leave it out with --clips")
     abstain = open_abstain(abstain_below)
     with RouteLog(log) if log else nullcontext() as route_log:
         engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
         if backend == AUTO:
             typer.echo(engine.chosen_because, err=True)
-        table = PredictionTable([video.name for video in videos], engine.classes)
+        Spread(engine.contract.seconds, clips)
+        table = PredictionTable([video.name for video in videos], engine.classes, windows=clips > 1)
         failures = 0
         for video in videos:
             try:
-                prediction = engine.predict(video, allow_short=allow_short)
+                if clips > 1:
+                    found = engine.predict_video(video, clips, allow_short=allow_short)
+                    records, row = found.records(engine.bundle.digest), table.video(found)
+                else:
+                    prediction = engine.predict(video, allow_short=allow_short)
+                    abstained = abstain is not None and abstain(prediction)
+                    own = RouteRecord.from_prediction(prediction, engine.bundle.digest, abstained=abstained or None)
+                    records, row = [own], table.row(prediction, abstained)
             except ClipError as error:
                 failures += 1
                 typer.echo(f"error: {error}", err=True)
                 continue
-            abstained = abstain is not None and abstain(prediction)
-            record = RouteRecord.from_prediction(prediction, engine.bundle.digest, abstained=abstained or None)
             # Logged before it is shown: an answer that someone acted on must have its line.
             if route_log:
-                route_log.append(record)
-            typer.echo(record.to_json() if as_json else table.row(prediction, abstained))
+                for record in records:
+                    route_log.append(record)
+            typer.echo("\n".join(record.to_json() for record in records) if as_json else row)
     if failures:
         raise typer.Exit(errors.EXIT_BAD_INPUT)
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from runtime.prediction import Prediction, Timing
 if TYPE_CHECKING:
     from runtime.streams import Stream
     from runtime.streams.release import Log, Watcher
+    from runtime.video import VideoPrediction
 
 
 class Engine:
@@ -124,6 +124,12 @@ class Engine:
         timing = replace(prediction.milliseconds, decode=decoding)
         return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
 
+    def predict_video(self, video: str | Path, clips: int, **decoding: Any) -> VideoPrediction:
+        """Classifies a video by the mean over several of its clips: see `runtime.video.predict_video`."""
+        from runtime.video import predict_video
+
+        return predict_video(self, video, clips, **decoding)
+
     def predict_batch(self, frames: np.ndarray) -> list[Prediction]:
         """Classifies clips that are frames already; each chosen expert runs once, on its clips together.
 
@@ -198,9 +204,7 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _open(self) -> Networks:

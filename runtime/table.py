@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.prediction import Prediction
+from runtime.video import VideoPrediction
 
 _NAME_WIDTH = 40
+_WINDOW = "  {:.1f} to {:.1f} s"
 
 
 class PredictionTable:
@@ -17,36 +19,47 @@ class PredictionTable:
     Args:
         names: of the clips to come; with the classes they fix the widths of the columns.
         classes: the labels to come.
+        windows: whether rows for the clips of a video will come.
     """
 
-    def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
-        self._name = min(max(len("clip"), *map(len, names)), _NAME_WIDTH)
+    def __init__(self, names: Sequence[str], classes: Sequence[str], windows: bool = False) -> None:
+        shortest = _WINDOW.format(1000, 1000) if windows else "clip"
+        self._name = min(max(len(shortest), *map(len, names)), _NAME_WIDTH)
         self._label = max(len("label"), *map(len, classes))
         self._begun = False
 
     def row(self, prediction: Prediction, abstained: bool = False) -> str:
         """One clip's line, without label if that is withheld; the first one comes with the header above it."""
-        cells = (
-            fit(prediction.clip, self._name),
-            "-" if abstained else prediction.label,
-            f"{prediction.probability:.3f}",
-            str(prediction.route.expert),
-            f"{prediction.route.margin:.3f}",
-            *(
-                f"{value:.1f}"
-                for value in (
-                    prediction.milliseconds.decode,
-                    prediction.milliseconds.route,
-                    prediction.milliseconds.expert,
-                )
-            ),
+        return self._headed(self._clip(prediction.clip, prediction, abstained))
+
+    def video(self, video: VideoPrediction) -> str:
+        """A video's line, with the milliseconds of all its clips, and below it a line for each clip."""
+        first, *_ = video.clips
+        answered = (fit(first.clip, self._name), video.label, f"{video.probability:.3f}", "-", "-")
+        stages = zip(*(_stages(clip) for clip in video.clips), strict=True)
+        lines = [self._align((*answered, *(f"{sum(stage):.1f}" for stage in stages)))]
+        for clip, window in zip(video.clips, video.windows, strict=True):
+            lines.append(self._clip(_WINDOW.format(*window), clip))
+        return self._headed("\n".join(lines))
+
+    def _clip(self, name: str, prediction: Prediction, abstained: bool = False) -> str:
+        return self._align(
+            (
+                fit(name, self._name),
+                "-" if abstained else prediction.label,
+                f"{prediction.probability:.3f}",
+                str(prediction.route.expert),
+                f"{prediction.route.margin:.3f}",
+                *(f"{value:.1f}" for value in _stages(prediction)),
+            )
         )
-        row = self._align(cells)
+
+    def _headed(self, rows: str) -> str:
         if self._begun:
-            return row
+            return rows
         self._begun = True
         header = ("clip", "label", "probability", "expert", "margin", "decode ms", "route ms", "expert ms")
-        return f"{self._align(header)}\n{row}"
+        return f"{self._align(header)}\n{rows}"
 
     def _align(self, cells: Sequence[str]) -> str:
         clip, label, *numbers = cells
@@ -54,6 +67,11 @@ class PredictionTable:
         aligned = [f"{clip:<{self._name}}", f"{label:<{self._label}}"]
         aligned += [f"{cell:>{width}}" for cell, width in zip(numbers, widths, strict=True)]
         return "  ".join(aligned)
+
+
+def _stages(prediction: Prediction) -> tuple[float, float, float]:
+    timing = prediction.milliseconds
+    return timing.decode, timing.route, timing.expert
 
 
 def describe(bundle: Bundle) -> str:

@@ -1,17 +1,23 @@
 """`python -m training fit` hardens a model; `python -m training export` turns a run into a bundle."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from audit.policy import Policy
+from runtime.clips import open_set
+from runtime.clips.sampling import MAX_CLIPS
+from runtime.engine import Engine
 from runtime.errors import main
 from training.compare import compare, table
+from training.evaluation import evaluate_videos
 from training.export import export_bundle
 from training.fitting import fit_run
 from training.options import with_settings
 from training.run import Run, write_text
+from training.screen import reading
 from training.settings import settings_from
 from training.team import Team
 
@@ -72,6 +78,27 @@ def compare_methods(
     write_text(out / "compare.md", table(rows))
     typer.echo(table(rows))
     typer.echo(f"written: {out / 'compare.json'}, {out / 'compare.md'}")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    data: Annotated[str, typer.Option(help="labelled set of the bundle's classes")],
+    split: Annotated[str, typer.Option(help="part of the set")] = "test",
+    clips: Annotated[int, typer.Option(help="clips of each video, spread over it", min=1, max=MAX_CLIPS)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """How often a bundle is right about whole videos, unattacked, by the mean over several clips of each."""
+    with Engine.load(bundle) as engine, reading() as show:
+        found = evaluate_videos(engine, open_set(data).split(split), clips, show(split))
+    if as_json:
+        plain = {name: value.as_dict() if name in ("videos", "first") else value for name, value in found.items()}
+        typer.echo(json.dumps(plain))
+        return
+    if clips > 1:
+        typer.echo(f"by the mean of {clips} clips: {found['videos']}")
+    typer.echo(f"by the first clip, the one that an audit judges: {found['first']}")
+    typer.echo(f"load of the experts: {' '.join(f'{share:.2f}' for share in found['load'])}")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,19 @@ class Record(Protocol):
 
 
 class Window(TypedDict):
-    """A window of a stream: its number, and where it starts and ends, seconds since the stream began."""
+    """A window of a stream or a video: its number, and where it starts and ends, seconds since that began."""
 
     index: int
     start: float
     end: float
+
+
+class Video(TypedDict):
+    """The answer for a video from several clips: label, its mean probability, and how many clips."""
+
+    label: str
+    probability: float
+    clips: int
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ class RouteRecord:
         margin: weight of the first minus weight of the second expert, in [0, 1].
         ms: milliseconds of wall clock: `decode`, `route`, `expert`; see `runtime.prediction.Timing`.
         stream: name of the source that the clip is a window of.
-        window: which window of it.
+        window: which window of it, or of the video, the clip is.
         abstained: True: the service gave no answer, for the margin was too small; `label` is what it would have been.
         alarms: names of the alarms that were raised on this clip.
+        video: what was answered for the video that the clip is one of several of; `label` is the clip's own.
     """
 
     schema: int
@@ -69,6 +78,7 @@ class RouteRecord:
     window: Window | None = None
     abstained: bool | None = None
     alarms: list[str] | None = None
+    video: Video | None = None
 
     @classmethod
     def from_prediction(
@@ -80,6 +90,7 @@ class RouteRecord:
         window: Window | None = None,
         abstained: bool | None = None,
         alarms: Sequence[str] = (),
+        video: Video | None = None,
     ) -> RouteRecord:
         """The record of one prediction, stamped with the time of this call."""
         return cls(
@@ -98,6 +109,7 @@ class RouteRecord:
             window=window,
             abstained=abstained,
             alarms=list(alarms) or None,
+            video=video,
         )
 
     def to_json(self) -> str:

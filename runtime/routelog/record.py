@@ -109,7 +109,7 @@ class RouteRecord:
             window=window,
             abstained=abstained,
             alarms=list(alarms) or None,
-            video=video,
+            video=video and {**video, "probability": _short(video["probability"])},
         )
 
     def to_json(self) -> str:

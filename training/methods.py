@@ -79,6 +79,9 @@ OUTER: dict[str, tuple[Term, float]] = {
 }
 
 
+ADVERSARIAL = Step("moe", _last(ATTACKS["pgd"]), ce(MOE))
+
+
 def _step(part: str, head: Head, towards: Target, inner: str, outer: str, finder: Attack | None = None) -> Step:
     rule, lipschitz = INNER[inner]
     attacked = ce(head, towards) + LAM * lip(head) if lipschitz else ce(head, towards)
@@ -96,11 +99,11 @@ def j_tlat(inner: str = "tla", outer: str = "lip") -> Method:
             _step("experts", EXPERT, label, inner, outer, finder),
             _step("moe", MOE, label, inner, outer),
         ),
-        settings={"lam": OUTER[outer][1]},
+        start=ADVERSARIAL,
+        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn"},
     )
 
 
-ADVERSARIAL = Step("moe", _last(ATTACKS["pgd"]), ce(MOE))
 METHODS: dict[str, Method] = {
     "plain": Method((Step("moe", None, ce(MOE)),)),
     "at-s": Method((ADVERSARIAL,), network="single"),
@@ -111,8 +114,11 @@ METHODS: dict[str, Method] = {
     "aat-m": Method((Step("moe", _last(ATTACKS["pgd"]), ce(MOE), adaptive=True),), settings={"ramp": 0.7}),
     "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
     "j-tlat": j_tlat(),
-    # The recipe to the letter: the router's own choice as its target, no balance term, the whole budget from the start.
-    "j-tlat-printed": j_tlat().but(assign="argmax", balance=0.0, ramp=0.0),
+    # The recipe to the letter: experts apart from the start, both weak ones in every step, the router's own choice as
+    # its target, no balance term, the whole budget at once.
+    "j-tlat-printed": j_tlat().but(together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0),
+    # What of J-TLAT's gain is the common start.
+    "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),
 }
 METHODS |= {f"j-tlat-inner-{inner}": j_tlat(inner=inner) for inner in INNER if inner != "tla"}
 METHODS |= {f"j-tlat-outer-{outer}": j_tlat(outer=outer) for outer in OUTER if outer != "lip"}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtime import errors
-from runtime.backends import AUTO, BACKENDS
+from runtime import errors, options
 from runtime.bundle import Bundle
 from runtime.clips.sampling import MAX_CLIPS, Spread
-from runtime.engine import Engine
 from runtime.errors import ClipError
-from runtime.routelog import RouteLog, RouteRecord
+from runtime.routelog import RouteRecord
 from runtime.routelog import commands as log_commands
 from runtime.service.commands import serve
 from runtime.streams.commands import stream
@@ -26,39 +23,37 @@ app.command()(serve)
 app.command()(stream)
 app.add_typer(log_commands.app, name="log")
 
-BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
-
 
 @app.command()
-def info(bundle: BundleFolder) -> None:
+def info(bundle: options.BundleFolder) -> None:
     """Verify the digests of a bundle and say what is in it."""
     typer.echo(describe(Bundle.open(bundle)))
 
 
 @app.command()
 def predict(
-    bundle: BundleFolder,
+    bundle: options.BundleFolder,
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
-    log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
+    log: options.Log = None,
+    log_max_bytes: options.LogMaxBytes = None,
+    log_keep: options.LogKeep = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
-    backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    backend: options.BackendName = "cpu",
+    threads: options.Threads = None,
     clips: Annotated[
         int, typer.Option(min=1, max=MAX_CLIPS, help="Clips of each video, spread over it; the mean answers.")
     ] = 1,
     allow_short: Annotated[bool, typer.Option(help="Take videos shorter than they claim.")] = False,
     abstain_below: AbstainBelow = None,
-    digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
+    digest: options.Digest = None,
+    tolerance: options.Tolerance = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
     if clips > 1 and abstain_below is not None:
         raise errors.HardrouteError("--abstain-below judges the route of one clip; leave it out with --clips")
     abstain = open_abstain(abstain_below)
-    with RouteLog(log) if log else nullcontext() as route_log:
-        engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
-        if backend == AUTO:
-            typer.echo(engine.chosen_because, err=True)
+    with options.open_log(log, log_max_bytes, log_keep) as route_log:
+        engine = options.open_engine(bundle, backend, threads, digest, tolerance)
         Spread(engine.contract.seconds, clips)
         table = PredictionTable([video.name for video in videos], engine.classes, windows=clips > 1)
         failures = 0

@@ -129,6 +129,13 @@ def test_a_log_that_cannot_be_written_stops_before_any_answer(tiny: TinyBundle, 
     assert done.stdout == ""
 
 
+def test_the_log_options_of_every_command(tiny: TinyBundle, videos: list[Path], tmp_path: Path) -> None:
+    log = tmp_path / "routes.jsonl"
+    assert run("predict", tiny.root, *videos, "--log", log, "--log-max-bytes", "1", "--log-keep", "1").returncode == 0
+    assert len(list(tmp_path.iterdir())) == 2
+    assert_one_error_line(run("predict", tiny.root, *videos, "--log-keep", "1"), "name its file with --log")
+
+
 def test_a_cut_off_video_needs_allow_short(tiny: TinyBundle, videos: list[Path], tmp_path: Path) -> None:
     # An .avi has its index at the end, so what is left of it can still be read.
     import cv2

@@ -68,6 +68,10 @@ def test_bad_sources_cost_the_exit_code_and_not_the_others(tiny: TinyBundle, vid
         (["absent.mp4"], "absent.mp4: no such file or folder"),
         (["VIDEO", "--policy", "hope"], "unknown policy 'hope'"),
         (["VIDEO", "VIDEO"], "already being served"),
+        (["VIDEO", "--digest", "0" * 64], "digest"),
+        (["VIDEO", "--tolerance", "1e-12"], "more than the tolerance 1e-12"),
+        (["VIDEO", "--log-keep", "2"], "--log"),
+        (["VIDEO", "--log", "/dev/null", "--log-keep", "2"], "needs max_bytes"),
     ],
 )
 def test_mistakes_are_one_line(tiny: TinyBundle, video: Path, arguments: list[str], says: str) -> None:
@@ -75,6 +79,21 @@ def test_mistakes_are_one_line(tiny: TinyBundle, video: Path, arguments: list[st
     assert (code, out) == (2, [])
     assert [says in line for line in err if line.startswith("error: ")] == [True]
     assert not any("Traceback" in line for line in err)
+
+
+def test_auto_says_what_it_chose(tiny: TinyBundle, video: Path) -> None:
+    code, out, err = run(tiny.root, video, "--seconds", "2", "--backend", "auto", "--tolerance", "0.01")
+    assert code == 0 and len(out) == 2
+    assert err[0].startswith("backend ") and "is the fastest per clip" in err[0]
+
+
+def test_the_log_is_rotated_and_old_files_go(tiny: TinyBundle, video: Path, tmp_path: Path) -> None:
+    options = ("--log", tmp_path / "log", "--log-max-bytes", "2000", "--log-keep", "1")
+    code, out, _ = run(tiny.root, video, "--seconds", "0.2", *options)
+    files = sorted(tmp_path.iterdir())
+    assert code == 0 and len(files) == 2
+    assert all(file.stat().st_size <= 2000 for file in files)
+    assert sum(len(file.read_text().splitlines()) for file in files) < len(out)
 
 
 def test_limit_ends_an_endless_stream(tiny: TinyBundle, video: Path) -> None:

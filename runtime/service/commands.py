@@ -11,10 +11,8 @@ from typing import Annotated
 
 import typer
 
-from runtime.backends import AUTO, BACKENDS
-from runtime.engine import Engine
+from runtime import options
 from runtime.errors import HardrouteError
-from runtime.routelog import RouteLog
 from runtime.watch.options import AbstainBelow, Every, FalseAlarm, Wanted, open_abstain, open_watch
 from runtime.watch.watch import FALSE_ALARM
 
@@ -22,14 +20,16 @@ MIB = 2**20
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json.")],
+    bundle: options.BundleFolder,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
-    backend: Annotated[str, typer.Option(help=f"{', '.join([AUTO, *BACKENDS])}.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
-    digest: Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")] = None,
-    log: Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")] = None,
+    backend: options.BackendName = "cpu",
+    threads: options.Threads = None,
+    digest: options.Digest = None,
+    tolerance: options.Tolerance = None,
+    log: options.Log = None,
+    log_max_bytes: options.LogMaxBytes = None,
+    log_keep: options.LogKeep = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Clips that run together.")] = 8,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one video.")] = 64,
@@ -64,11 +64,8 @@ def serve(
     )
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
-        route_log = stack.enter_context(RouteLog(log)) if log else None
-        engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
-        stack.enter_context(engine)
-        if backend == AUTO:
-            typer.echo(engine.chosen_because, err=True)
+        route_log = stack.enter_context(options.open_log(log, log_max_bytes, log_keep))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
         service = Service(
             engine,
             settings,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtime.engine import Engine
+from runtime import options
 from runtime.errors import EXIT_BAD_INPUT
-from runtime.routelog import RouteLog
 from runtime.streams.events import StreamCounts, StreamEvent
 from runtime.streams.hub import Hub
 from runtime.streams.settings import StreamSettings
@@ -23,7 +21,7 @@ _NAME_WIDTH = 40
 
 
 def stream(
-    bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json.")],
+    bundle: options.BundleFolder,
     sources: Annotated[list[str], typer.Argument(help="Files, folders, camera:0, or rtsp:// and http:// addresses.")],
     seconds: Annotated[
         float | None, typer.Option(help="Length of a window; default: the bundle's, or 2 if that takes whole videos.")
@@ -33,12 +31,16 @@ def stream(
         str | None,
         typer.Option(help="When answers are too slow: block or drop-oldest; default: block for files only."),
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="Append one JSON line per window here.")] = None,
+    log: options.Log = None,
+    log_max_bytes: options.LogMaxBytes = None,
+    log_keep: options.LogKeep = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
     max_batch: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 8,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a window waits for others.")] = 0.005,
-    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    backend: options.BackendName = "cpu",
+    threads: options.Threads = None,
+    digest: options.Digest = None,
+    tolerance: options.Tolerance = None,
     watch: Wanted = None,
     false_alarm: FalseAlarm = FALSE_ALARM,
     watch_every: Every = 1,
@@ -53,8 +55,8 @@ def stream(
     """
     settings = StreamSettings(seconds=seconds, stride=stride, policy=policy, loop=loop)  # type: ignore[arg-type]
     with ExitStack() as stack:
-        route_log = stack.enter_context(RouteLog(log)) if log else None
-        engine = stack.enter_context(Engine.load(bundle, backend, threads=threads))
+        route_log = stack.enter_context(options.open_log(log, log_max_bytes, log_keep))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
         hub = Hub(
             engine,
             log=route_log,

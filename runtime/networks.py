@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from runtime.backends import Backend, Session
+from runtime.backends import Backend, Session, Uint8Backend
 from runtime.bundle import Bundle
-from runtime.clips import to_network
+from runtime.clips import to_network, to_planes
 from runtime.errors import BundleError
 from runtime.onnxfile import check_onnx
 from runtime.prediction import Prediction, Timing
@@ -22,14 +22,17 @@ _SCRATCH_BYTES: Final = 64 * 2**20
 class Networks:
     """Router and experts, loaded. Every answer is checked: shape, type, and that it is finite.
 
-    Clips are frames (N, T, H, W, 3) uint8 of the contract's size; they become floats in memory that each thread keeps.
+    Clips are frames (N, T, H, W, 3) uint8 of the contract's size. What the sessions take is made of them in memory that
+    each thread keeps: floats, or the bare planes of colour where `uint8` says that the sessions take those.
 
     Attributes:
         bundle: where the networks come from.
     """
 
-    def __init__(self, bundle: Bundle, router: Session, experts: Sequence[Session]) -> None:
+    def __init__(self, bundle: Bundle, router: Session, experts: Sequence[Session], uint8: bool = False) -> None:
         self.bundle = bundle
+        self._convert = to_planes if uint8 else to_network
+        self._dtype = np.dtype(np.uint8 if uint8 else np.float32)
         self._router = router
         self._experts = tuple(experts)
         self._scratch = threading.local()
@@ -43,26 +46,29 @@ class Networks:
             BackendError: the library cannot run here.
         """
 
+        uint8 = isinstance(library, Uint8Backend)
+        load = library.load_uint8 if isinstance(library, Uint8Backend) else library.load
+
         def session(name: str) -> Session:
             model = bundle.read(name)
             check_onnx(model, name)
-            return library.load(model, name)
+            return load(model, name)
 
         router, *experts = map(session, bundle.manifest.networks)
-        return cls(bundle, router, experts)
+        return cls(bundle, router, experts, uint8)
 
     def route(self, frames: np.ndarray) -> np.ndarray:
         """The router's scores (N, M) float32."""
-        return self._route(self._floats(frames))
+        return self._route(self._inputs(frames))
 
     def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
         """The logits (N, K) float32 of one expert."""
-        return self._answer(expert, self._floats(frames))
+        return self._answer(expert, self._inputs(frames))
 
     def predict(self, frames: np.ndarray) -> list[Prediction]:
         """Routes N >= 1 clips; each chosen expert runs once, on its clips together."""
         started = time.perf_counter()
-        clips = self._floats(frames)
+        clips = self._inputs(frames)
         router_logits = self._route(clips)
         routes = router_logits.argmax(axis=1)
         routing = _milliseconds(started) / len(clips)
@@ -109,15 +115,15 @@ class Networks:
         manifest = self.bundle.manifest
         return _run(self._experts[expert], clips, manifest.experts[expert].file, len(manifest.classes))
 
-    def _floats(self, frames: np.ndarray) -> np.ndarray:
+    def _inputs(self, frames: np.ndarray) -> np.ndarray:
         # Fresh pages for every batch cost more than the conversion that fills them; a huge batch is not kept.
-        if 4 * frames.size > _SCRATCH_BYTES:
-            return to_network(frames)
-        kept: np.ndarray | None = getattr(self._scratch, "floats", None)
+        if self._dtype.itemsize * frames.size > _SCRATCH_BYTES:
+            return self._convert(frames)
+        kept: np.ndarray | None = getattr(self._scratch, "inputs", None)
         if kept is None or kept.size < frames.size:
-            kept = self._scratch.floats = np.empty(frames.size, np.float32)
+            kept = self._scratch.inputs = np.empty(frames.size, self._dtype)
         n, t, h, w, channels = frames.shape
-        return to_network(frames, kept[: frames.size].reshape(n, channels, t, h, w))
+        return self._convert(frames, kept[: frames.size].reshape(n, channels, t, h, w))
 
 
 def _run(session: Session, clips: np.ndarray, name: str, width: int) -> np.ndarray:

@@ -42,10 +42,14 @@ class Route:
     def batch(cls, logits: np.ndarray) -> list[Route]:
         """The top-1 routes of N clips' router logits (N, M)."""
         weights = softmax(logits)
-        ranked = np.sort(weights, axis=1)
-        margins = ranked[:, -1] - ranked[:, -2] if ranked.shape[1] > 1 else ranked[:, -1]
-        # In the order of the fields; by position, because this runs for every clip.
-        return list(map(cls, logits.argmax(axis=1).tolist(), weights, logits, margins.tolist()))
+        # Lists where there are few numbers: this runs for every clip, just after a network has emptied the caches.
+        experts, margins = logits.argmax(axis=1).tolist(), map(_margin, weights.tolist())
+        return list(map(cls, experts, weights, logits, margins))  # in the order of the fields
+
+
+def _margin(weights: list[float]) -> float:
+    *_, second, first = sorted([0.0, *weights])
+    return first - second
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,6 @@ class Prediction:
             logits.argmax(axis=1).tolist(), probabilities, logits, Route.batch(router_logits), timings, strict=True
         )
         return [
-            cls(classes[index], index, own[index].item(), own, scores, route, timing, "", "")
+            cls(classes[index], index, own.item(index), own, scores, route, timing, "", "")
             for index, own, scores, route, timing in answers
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 
 from models import load_twin
 from runtime import Engine
-from runtime.backends import AUTO, BACKENDS, Session, open_backend
+from runtime.backends import AUTO, BACKENDS, Session, Uint8Backend, open_backend
 from runtime.clips import ClipArrays, load_clips, open_set, to_network
 from runtime.errors import BackendError, main
 
@@ -27,10 +28,15 @@ class Counting:
     def __init__(self, name: str) -> None:
         self.backend = open_backend(name)
         self.clips: dict[str, int] = {}
+        if isinstance(self.backend, Uint8Backend):
+            self.load_uint8 = partial(self._load, self.backend.load_uint8)
 
     def load(self, model: bytes, name: str) -> Session:
+        return self._load(self.backend.load, model, name)
+
+    def _load(self, load: Callable[[bytes, str], Session], model: bytes, name: str) -> Session:
         self.clips[name] = 0
-        return Counted(self.backend.load(model, name), self.clips, name)
+        return Counted(load(model, name), self.clips, name)
 
 
 class Counted:

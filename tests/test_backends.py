@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from runtime import BackendError, Bundle, BundleError, Engine
 from runtime.auto import fastest
 from runtime.backends import BACKENDS, Backend, OpenVino, Session, open_backend
 from runtime.backends.ortgpu import BoundSession
+from runtime.clips import to_network, to_planes
 from tests.bundles import TinyBundle, make_bundle, random_frames, replace_file
 
 pytest.importorskip("openvino")
@@ -80,15 +82,49 @@ def test_clips_of_another_size_are_an_error_not_a_crash(tiny: TinyBundle, backen
         assert session.run(np.zeros((1, 3, 4, 8, 8), np.float32)).shape == (1, 3)
 
 
-def test_openvino_takes_models_of_our_form_only(tiny: TinyBundle) -> None:
+@pytest.mark.parametrize("load", [OpenVino.load, OpenVino.load_uint8])
+def test_openvino_takes_models_of_our_form_only(tiny: TinyBundle, load: Callable[..., Session]) -> None:
     import onnx
 
     model = onnx.load_from_string((tiny.root / "router.onnx").read_bytes())
     model.graph.input[0].name = model.graph.node[0].input[0] = "image"
     with pytest.raises(BundleError, match=r"r\.onnx must take one float32 input 'clip'"):
-        OpenVino("openvino").load(model.SerializeToString(), "r.onnx")
+        load(OpenVino("openvino"), model.SerializeToString(), "r.onnx")
     with pytest.raises(BundleError, match=r"r\.onnx: OpenVINO cannot load it"):
-        OpenVino("openvino").load(b"no model", "r.onnx")
+        load(OpenVino("openvino"), b"no model", "r.onnx")
+
+
+def test_bytes_and_floats_get_the_same_answers(tiny: TinyBundle) -> None:
+    backend, model = OpenVino("openvino", threads=1), (tiny.root / "expert_1.onnx").read_bytes()
+    floats, uint8 = backend.load(model, "e.onnx"), backend.load_uint8(model, "e.onnx")
+    for count in (1, 5, 2):
+        frames = random_frames(count, seed=count)
+        np.testing.assert_allclose(uint8.run(to_planes(frames)), floats.run(to_network(frames)), atol=1e-5)
+    # Neither takes the other's clips for its own: a float read as four bytes would be an answer to noise.
+    for session, wrong in ((uint8, to_network(frames)), (floats, to_planes(frames))):
+        with pytest.raises(BackendError, match=r"e\.onnx: OpenVINO failed"):
+            session.run(wrong)
+
+
+@pytest.mark.parametrize("name, dtype", [("openvino", np.uint8), ("cpu", np.float32)])
+def test_an_engine_hands_over_bytes_where_the_backend_takes_them(
+    tiny: TinyBundle, name: str, dtype: type[np.generic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(tiny.root, name, threads=1)
+    assert engine._networks
+    seen, session = set(), type(engine._networks._router)
+    run = session.run
+
+    def watched(self: Session, clips: np.ndarray) -> np.ndarray:
+        seen.add(clips.dtype)
+        return run(self, clips)
+
+    monkeypatch.setattr(session, "run", watched)
+    frames = random_frames(9, seed=2)
+    engine.replay_probes()
+    np.testing.assert_allclose([p.logits for p in engine.predict_batch(frames)], tiny.logits(frames), atol=1e-5)
+    np.testing.assert_allclose(engine.route(frames), tiny.router(frames), atol=1e-5)
+    assert seen == {np.dtype(dtype)}
 
 
 def test_openvino_computes_in_the_precision_that_was_asked_for(tiny: TinyBundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.clips import ClipContract, decode, to_network
+from runtime.clips import ClipContract, decode, to_network, to_planes
 from runtime.clips.preprocess import fit_frame
 from tests.videos import write, write_avi
 
@@ -104,11 +105,26 @@ def test_to_network_is_a_division_by_255_with_channels_first() -> None:
     assert np.array_equal(np.rint(got * 255).astype(np.uint8), frames.transpose(0, 4, 1, 2, 3))
 
 
-def test_to_network_refuses_floats_and_wrong_shapes() -> None:
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 1, 1), (3, 1, 7, 1), (1, 5, 1, 9), (0, 3, 4, 5)])
+@pytest.mark.parametrize("given", [False, True])
+def test_planes_are_the_colours_apart_in_any_shape_and_memory(shape: tuple[int, ...], given: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for seen in (frames, frames[::-1], frames[..., ::-1]):
+        out = np.empty((shape[0], 3, *shape[1:]), np.uint8) if given else None
+        planes = to_planes(seen, out)
+        assert planes.dtype == np.uint8 and planes.flags.c_contiguous
+        assert np.array_equal(planes, seen.transpose(0, 4, 1, 2, 3))
+        assert out is None or planes is out
+        out = np.empty(planes.shape, np.float32) if given else None
+        assert np.array_equal(to_network(seen, out), (planes / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("convert", [to_planes, to_network])
+def test_floats_and_wrong_shapes_are_refused(convert: Callable[[np.ndarray], np.ndarray]) -> None:
     with pytest.raises(TypeError, match="uint8"):
-        to_network(np.zeros((1, 2, 8, 8, 3), np.float32))
+        convert(np.zeros((1, 2, 8, 8, 3), np.float32))
     with pytest.raises(ValueError, match="shape"):
-        to_network(np.zeros((1, 3, 2, 8, 8), np.uint8))
+        convert(np.zeros((1, 3, 2, 8, 8), np.uint8))
 
 
 @pytest.mark.parametrize(

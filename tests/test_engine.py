@@ -154,6 +154,7 @@ def test_frames_that_the_contract_does_not_allow(engine: Engine, frames: np.ndar
     [
         (np.full((1, 3), np.nan, np.float32), "not finite"),
         (np.array([[0, np.inf, 0]], np.float32), "not finite"),
+        (np.array([[-np.inf, 0, np.inf]], np.float32), "not finite"),
         (np.zeros((1, 4), np.float32), r"router\.onnx answered float32 \(1, 4\), expected float32 \(1, 3\)"),
         (np.zeros((1, 3), np.float16), "answered float16"),
     ],
@@ -162,6 +163,12 @@ def test_an_answer_that_cannot_be_right_is_not_passed_on(tiny: TinyBundle, answe
     engine = Engine.load(tiny.root, FakeBackend(answer), verify=False)
     with pytest.raises(BundleError, match=says):
         engine.predict_batch(random_frames(1))
+
+
+def test_an_answer_of_huge_numbers_is_finite(tiny: TinyBundle) -> None:
+    huge = np.full((1, 3), np.finfo(np.float32).max, np.float32)
+    prediction = Engine.load(tiny.root, FakeBackend(huge), verify=False).predict_batch(random_frames(1))[0]
+    assert prediction.probability == pytest.approx(1 / 3)
 
 
 def spoil_probes(tiny: TinyBundle, clip: int, **changes: np.ndarray) -> None:
@@ -313,8 +320,11 @@ def test_route_and_answer_are_the_halves_of_a_prediction(tiny: TinyBundle, engin
             call(frames.astype(np.float32))
 
 
-def test_batches_too_large_to_keep_memory_for(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, frames = Engine.load(tiny.root, threads=1), random_frames(12, seed=8)
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_batches_too_large_to_keep_memory_for(tiny: TinyBundle, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    engine, frames = Engine.load(tiny.root, backend, threads=1), random_frames(12, seed=8)
     kept = [engine.predict_batch(frames[:count]) for count in (12, 5, 12)][-1]
     monkeypatch.setattr("runtime.networks._SCRATCH_BYTES", 0)
     fresh = engine.predict_batch(frames)
@@ -344,6 +354,7 @@ def test_a_forked_child_is_told_to_load_for_itself(tiny: TinyBundle) -> None:
 def test_margins_and_softmax_at_the_edges() -> None:
     assert Route.from_logits(np.array([4], np.float32)).margin == 1
     assert Route.from_logits(np.array([2, 2], np.float32)).margin == 0
+    assert Route.from_logits(np.array([0, 9, 0], np.float32)).margin == pytest.approx(np.expm1(9) / (np.exp(9) + 2))
     assert Route.from_logits(np.array([2, 2], np.float32)).expert == 0
     np.testing.assert_array_equal(softmax(np.array([[3e38, -3e38]], np.float32)), [[1, 0]])
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from runtime.backends.base import Backend, Session
+from runtime.backends.base import Backend, Session, Uint8Backend
 from runtime.backends.openvino import PRECISIONS as OPENVINO_PRECISIONS
 from runtime.backends.openvino import OpenVino
 from runtime.backends.ort import PROVIDERS, OnnxRuntime
@@ -17,7 +17,17 @@ from runtime.backends.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
 from runtime.backends.tensorrt import TensorRt
 from runtime.errors import BackendError
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "OnnxRuntime", "OpenVino", "Session", "TensorRt", "open_backend"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "Backend",
+    "OnnxRuntime",
+    "OpenVino",
+    "Session",
+    "TensorRt",
+    "Uint8Backend",
+    "open_backend",
+]
 
 AUTO: Final = "auto"  # not a backend: `runtime.auto` chooses one
 BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {

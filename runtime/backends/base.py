@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,14 @@ class Backend(Protocol):
             BackendError: what was asked for cannot run on this machine; never another provider instead.
             BundleError: the library cannot use this file.
         """
+
+
+@runtime_checkable
+class Uint8Backend(Backend, Protocol):
+    """A backend that can divide by 255 inside of the network, where that costs less than before it."""
+
+    def load_uint8(self, model: bytes, name: str) -> Session:
+        """As `load`, but the session's `run` takes (N, 3, T, H, W) uint8 in 0..255, C-contiguous."""
 
 
 def brief(error: object) -> str:

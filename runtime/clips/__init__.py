@@ -4,7 +4,7 @@ from runtime.clips.arrays import ClipArrays, load_clips
 from runtime.clips.contract import ClipContract
 from runtime.clips.decode import DecodedClip, decode, decode_clips
 from runtime.clips.limits import Limits
-from runtime.clips.preprocess import to_network
+from runtime.clips.preprocess import to_network, to_planes
 from runtime.clips.sets import ClipRow, ClipSet, open_set
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "load_clips",
     "open_set",
     "to_network",
+    "to_planes",
 ]

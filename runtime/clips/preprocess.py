@@ -37,11 +37,11 @@ def fit_bgr(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
     return cv2.cvtColor(fit_frame(frame, contract), cv2.COLOR_BGR2RGB)
 
 
-def to_network(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Turn frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous: frames / 255.
+def to_planes(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Picks the colours of frames (N, T, H, W, 3) uint8 apart: (N, 3, T, H, W) uint8, C-contiguous.
 
-    The only place where uint8 becomes float. Fills and returns `out` if given. Raises TypeError or ValueError for
-    another type or shape.
+    Fills and returns `out` if given, which must be C-contiguous. Raises TypeError or ValueError for frames of another
+    type or shape.
     """
     if frames.dtype != np.uint8:
         raise TypeError(f"frames must be uint8, got {frames.dtype}")
@@ -49,15 +49,21 @@ def to_network(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         raise ValueError(f"frames must have the shape (N, T, H, W, 3), got {frames.shape}")
     n, t, h, w, channels = frames.shape
     if out is None:
-        out = np.empty((n, channels, t, h, w), np.float32)
-    if not frames.size:
-        return out
-    image = frames.reshape(n * t * h, w, channels)
-    for channel in range(channels):
-        # OpenCV picks the bytes of one channel apart many at a time, which a strided division does not.
-        plane = cv2.extractChannel(image, channel).reshape(n, t, h, w)
-        np.divide(plane, np.float32(255), out=out[:, channel])
+        out = np.empty((n, channels, t, h, w), np.uint8)
+    if frames.size:
+        # OpenCV picks many bytes apart at a time, which a strided copy does not.
+        for clip, planes in zip(frames.reshape(n, t * h, w, channels), out.reshape(n, channels, t * h, w), strict=True):
+            cv2.split(clip, list(planes))
     return out
+
+
+def to_network(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Turns frames (N, T, H, W, 3) uint8 into float32 (N, 3, T, H, W) in [0, 1], C-contiguous: frames / 255.
+
+    The only place where uint8 becomes float, unless a backend does it inside the network. Fills and returns `out` if
+    given. Raises as `to_planes` does.
+    """
+    return np.divide(to_planes(frames), np.float32(255), out=out)
 
 
 def _crop_resize(frame: np.ndarray, contract: ClipContract, new_height: int, new_width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from tests.bench.attacking import attacking
 from tests.bench.decoding import decoding
 from tests.bench.measure import Ratio
 from tests.bench.report import report
-from tests.bench.serving import serving
+from tests.bench.serving import serving, sized
 from tests.bench.streaming import streaming
 from tests.bench.subject import Subject
 from tests.bench.training import training
@@ -24,6 +25,8 @@ from tests.bench.training import training
 # A bench of another part is a module of its own and a row here.
 BENCHES: dict[str, Callable[[Subject], list[Ratio]]] = {
     "serving": serving,
+    "width-16": partial(sized, "width 16, 12x48x48"),
+    "width-32": partial(sized, "width 32, 16x112x112"),
     "decoding": decoding,
     "streaming": streaming,
     "attacking": attacking,

@@ -6,7 +6,6 @@ stated in the docs, on the backend that `auto` takes.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,12 +32,13 @@ from training.settings import FitSettings
 BATCHES = (1, 8)
 # width, frames, pixels; how many times slower than ours eager PyTorch should be, turns
 SIZES = {
-    "width 16, 12x48x48": (FitSettings(data="none", width=16, frames=12, size=48), 1 / 4, 9),
+    "width 16, 12x48x48": (FitSettings(data="none", width=16, frames=12, size=48), 1 / 4, 31),
     "width 32, 16x112x112": (FitSettings(data="none", width=32, frames=16, size=112), 1 / 2, 3),
 }
 
 
 def serving(subject: Subject) -> list[Ratio]:
+    """The bundle that was asked for, on every backend."""
     results = []
     for name in CANDIDATES:
         try:
@@ -48,14 +48,18 @@ def serving(subject: Subject) -> list[Ratio]:
         with engine:
             results += overhead(engine, subject.frames, "shipped")
     with Engine.load(subject.bundle, "auto") as engine:
-        results += rivals(engine, subject.twin, subject.frames, "shipped")
-    for name, (settings, goal, turns) in SIZES.items():
-        with untrained(settings) as (folder, frames), Engine.load(folder, "auto") as engine:
-            results += overhead(engine, frames, name, turns)
-            results += rivals(engine, load_twin(folder), frames, name, goal, turns)
-            results.append(metal(engine, load_twin(folder), frames, name))
-        gc.collect()  # the next bundle is larger
-    return results
+        return results + rivals(engine, subject.twin, subject.frames, "shipped")
+
+
+def sized(name: str, _: Subject) -> list[Ratio]:
+    """Random weights of a stated size, on the backend that `auto` takes."""
+    settings, goal, turns = SIZES[name]
+    with untrained(settings) as (folder, frames), Engine.load(folder, "auto") as engine:
+        return [
+            *overhead(engine, frames, name, turns),
+            *rivals(engine, load_twin(folder), frames, name, goal, turns),
+            metal(engine, load_twin(folder), frames, name),
+        ]
 
 
 def overhead(engine: Engine, frames: np.ndarray, subject: str, turns: int = 31) -> list[Ratio]:

@@ -45,7 +45,6 @@ class Networks:
             BundleError: a file was changed since the bundle was opened, or holds what no network of ours does.
             BackendError: the library cannot run here.
         """
-
         uint8 = isinstance(library, Uint8Backend)
         load = library.load_uint8 if isinstance(library, Uint8Backend) else library.load
 

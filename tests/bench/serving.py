@@ -85,7 +85,8 @@ def overhead(engine: Engine, frames: np.ndarray, subject: str, turns: int = 31) 
 
         what = f"{subject}, {engine.backend}, batch {n}"
         results += [
-            compare(f"predict_batch / bare session calls: {what}", ours, bare, goal=1.05, turns=turns),
+            # Five times the turns: these differ by less than one call from the next.
+            compare(f"predict_batch / bare session calls: {what}", ours, bare, goal=1.05, turns=5 * turns),
             compare(f"routed / all experts: {what}", bare, everything, goal=0.32, turns=turns),
         ]
     return results

@@ -35,7 +35,9 @@ def serve(
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one video.")] = 64,
     max_concurrent: Annotated[int, typer.Option(min=1, help="Requests under way; one more gets 503.")] = 16,
-    decode_seconds: Annotated[float, typer.Option(min=0.1, help="Wall clock of one video's decoding.")] = 20.0,
+    decode_seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that decoding one video may take.")
+    ] = 20.0,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
     token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
     watch: Wanted = None,

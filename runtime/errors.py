@@ -7,6 +7,8 @@ traceback.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -60,13 +62,21 @@ class MethodError(HardrouteError):
 
 
 def main(app: typer.Typer) -> NoReturn:
-    """Run a typer app and exit: 2 with one `error:` line on stderr for a `HardrouteError`, 130 after
+    """Run a typer app and exit: 2 with one `error:` line on stderr for a `HardrouteError` or a full disk, 130 after
     Ctrl-C.
     """
     try:
         app()
     except HardrouteError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "what is printed or written"
+        print(f"error: {HardrouteError(f'{where}: {error.strerror}; make room and run it again')}", file=sys.stderr)
+        # What is still in the buffer would fail once more when Python ends, with words and an exit code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -1,13 +1,20 @@
-"""A backend that a test holds up, so that it decides what gathers meanwhile."""
+"""A backend that a test holds up, so that it decides what gathers meanwhile, and an engine on it.
+
+A module takes the fixtures by `backend, engine = gated.backend, gated.engine`, and has a fixture `tiny` of its own.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
+import pytest
 
+from runtime import Engine
 from runtime.backends import OnnxRuntime, Session
 from runtime.errors import BackendError
+from tests.bundles import TinyBundle
 
 PATIENCE = 30.0  # seconds; only a test that fails waits so long
 
@@ -42,3 +49,14 @@ class GatedBackend:
                 return session.run(clips)
 
         return Gated()
+
+
+@pytest.fixture
+def backend() -> GatedBackend:
+    return GatedBackend()
+
+
+@pytest.fixture
+def engine(tiny: TinyBundle, backend: GatedBackend) -> Iterator[Engine]:
+    with Engine.load(tiny.root, backend, verify=False) as engine:
+        yield engine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 
@@ -15,25 +14,18 @@ from hypothesis import strategies as st
 from runtime import ClipError, Engine, Prediction
 from runtime.batcher import MicroBatcher
 from runtime.batcher.queues import Queues
-from runtime.errors import BackendError, BusyError, EngineError
+from runtime.errors import BackendError, BusyError, EngineError, HardrouteError
+from tests import gated
 from tests.bundles import TinyBundle, make_bundle, random_frames
+from tests.forks import in_child
 from tests.gated import PATIENCE, GatedBackend
+
+backend, engine = gated.backend, gated.engine
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     return make_bundle(tmp_path_factory.mktemp("batcher") / "bundle")
-
-
-@pytest.fixture
-def backend() -> GatedBackend:
-    return GatedBackend()
-
-
-@pytest.fixture
-def engine(tiny: TinyBundle, backend: GatedBackend) -> Iterator[Engine]:
-    with Engine.load(tiny.root, backend, verify=False) as engine:
-        yield engine
 
 
 def assert_equal(found: Prediction, expected: Prediction) -> None:
@@ -185,6 +177,25 @@ def test_a_closed_engine_fails_clips_and_hangs_nobody(tiny: TinyBundle, backend:
         backend.gate.set()
     assert running.result(0).label
     assert isinstance(queued.exception(0), EngineError)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 1e12])
+def test_a_wait_that_no_clock_can_measure_is_refused(engine: Engine, seconds: float) -> None:
+    """Its thread would die of it, and every caller wait for ever."""
+    with pytest.raises(HardrouteError, match="max_wait must be 0 to 3600 seconds"):
+        MicroBatcher(engine, max_wait=seconds)
+
+
+def test_a_forked_child_is_told_to_make_its_own(engine: Engine, backend: GatedBackend) -> None:
+    frames = random_frames(1)[0]
+    with MicroBatcher(engine) as batcher:
+        assert batcher.submit(frames).result(PATIENCE)
+        with batcher._work:  # as it may be held by another thread at the moment of the fork
+            assert in_child(lambda: batcher.submit(frames)) == (
+                "EngineError: the batcher was made before a fork and cannot work in the child; make it there"
+            )
+            assert in_child(batcher.close) == "None"
+        assert batcher.submit(frames).result(PATIENCE)
 
 
 def test_the_threads_end_with_the_batcher(engine: Engine) -> None:

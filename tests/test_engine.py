@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from runtime import BackendError, Bundle, BundleError, ClipError, Engine, EngineError, Probes, Route, Timing, decode
+from runtime import BackendError, Bundle, BundleError, ClipError, Engine, Probes, Route, Timing, decode
 from runtime.backends import OnnxRuntime, Session
 from runtime.prediction import softmax
 from tests.bundles import (
@@ -25,6 +24,7 @@ from tests.bundles import (
     replace_file,
     write_video,
 )
+from tests.forks import in_child
 
 
 class CountingBackend:
@@ -334,19 +334,8 @@ def test_batches_too_large_to_keep_memory_for(tiny: TinyBundle, backend: str, mo
 
 def test_a_forked_child_is_told_to_load_for_itself(tiny: TinyBundle) -> None:
     engine = Engine.load(tiny.root, threads=1)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            engine.predict_batch(random_frames(1))
-            os.write(writing, b"answered")
-        except EngineError as error:
-            os.write(writing, str(error).encode())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reading, 1000).decode() == (
-        "the engine was loaded before a fork and cannot work in the child; load it there"
+    assert in_child(lambda: engine.predict_batch(random_frames(1))) == (
+        "EngineError: the engine was loaded before a fork and cannot work in the child; load it there"
     )
     assert engine.predict_batch(random_frames(1))
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -16,10 +17,14 @@ from tests.bundles import CLASSES, TinyBundle, edit_manifest, make_bundle, write
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, cwd: Path = ROOT, stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-m", "runtime", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=120)
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, cwd=cwd, env=environment, timeout=120
+    )
 
 
 def records_in(log: Path) -> list[dict[str, object]]:
@@ -134,6 +139,12 @@ def test_the_log_options_of_every_command(tiny: TinyBundle, videos: list[Path], 
     assert run("predict", tiny.root, *videos, "--log", log, "--log-max-bytes", "1", "--log-keep", "1").returncode == 0
     assert len(list(tmp_path.iterdir())) == 2
     assert_one_error_line(run("predict", tiny.root, *videos, "--log-keep", "1"), "name its file with --log")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_one_line(tiny: TinyBundle, videos: list[Path]) -> None:
+    with open("/dev/full", "w", encoding="ascii") as full:
+        assert_one_error_line(run("predict", tiny.root, *videos, stdout=full), "No space left on device")
 
 
 def test_a_cut_off_video_needs_allow_short(tiny: TinyBundle, videos: list[Path], tmp_path: Path) -> None:

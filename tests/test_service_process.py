@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,8 @@ def wait_until_closed(host: str, port: int) -> None:
             socket.create_connection((host, port), timeout=60).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it came just as the port was closed
+            continue
 
 
 def test_sigterm_finishes_what_is_under_way_and_exits_0(tiny: TinyBundle, video: Path, tmp_path: Path) -> None:
@@ -89,6 +92,29 @@ def test_sigterm_finishes_what_is_under_way_and_exits_0(tiny: TinyBundle, video:
     )
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("hardroute-")] == [], "uploads are gone"
+
+
+def test_an_upload_that_goes_on_after_its_refusal_is_cut_off(tiny: TinyBundle, tmp_path: Path) -> None:
+    with (
+        serving(tiny, tmp_path, "--max-upload", "1") as (_, host, port),
+        socket.create_connection((host, port)) as client,
+    ):
+        client.settimeout(60)
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n")
+        client.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+        answer = client.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 415") and b"connection: close" in answer.lower()
+        with pytest.raises(ConnectionError):
+            client.sendall((b"10000\r\n" + bytes(65536) + b"\r\n") * 1000)
+
+
+def test_its_temporary_files_may_be_tidied_up(tiny: TinyBundle, video: Path, tmp_path: Path) -> None:
+    """As systemd-tmpfiles does with what nobody has touched for days."""
+    with serving(tiny, tmp_path) as (_, host, port):
+        for folder in tmp_path.glob("hardroute-*"):
+            shutil.rmtree(folder)
+        answer = httpx.post(f"http://{host}:{port}/v1/predict", files={"file": ("cat.mp4", video.read_bytes())})
+    assert answer.status_code == 200, answer.text
 
 
 def test_binding_elsewhere_without_a_token_is_warned_of(tiny: TinyBundle, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from runtime.service.bodies import FormBody
+from runtime.service.linger import Linger
 from runtime.service.refusal import Refusal
 from runtime.service.settings import ServiceSettings
 from runtime.service.uploads import OVERHEAD_BYTES, WRITE_BYTES, received, safe_name
@@ -210,3 +212,57 @@ def test_a_full_disk_is_the_servers_trouble(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("runtime.service.uploads._copy", full)
     refused = refusal(tmp_path, "video/mp4", AVI)
     assert (refused.status, refused.headers) == (503, {"Retry-After": "1"})
+    monkeypatch.setattr("tempfile.mkdtemp", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert refusal(tmp_path, "video/mp4", AVI).status == 503
+
+
+class Connection:
+    """A server's side of a client that sends chunk after chunk, and at None waits for the answer's end."""
+
+    def __init__(self, chunks: list[bytes | None], more: bool) -> None:
+        self.sent: list[Message] = []
+        self.read = 0
+        self._chunks, self._more = iter(chunks), more
+
+    async def receive(self) -> Message:
+        chunk = next(self._chunks, b"")
+        if chunk is None:
+            await asyncio.Event().wait()
+        self.read += len(chunk or b"")
+        return {"type": "http.request", "body": chunk, "more_body": self._more}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def answered(self, reads: int, max_bytes: int = 1000) -> None:
+        """Serves it by an application that reads so many chunks and says no."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            for _ in range(reads):
+                await receive()
+            await JSONResponse({"error": "no"}, 415)(scope, receive, send)
+
+        scope = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
+        asyncio.run(Linger(application, max_bytes, seconds=0.05)(scope, self.receive, self.send))
+
+    @property
+    def closes(self) -> bool:
+        return (b"connection", b"close") in self.sent[0]["headers"]
+
+
+def test_a_request_that_was_read_keeps_its_connection() -> None:
+    client = Connection([b"all"], more=False)
+    client.answered(reads=1)
+    assert not client.closes and [message.get("more_body", False) for message in client.sent] == [False, False]
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * 300] * 1000, [b"x" * 300] * 2 + [None]])
+def test_a_client_that_sends_on_after_its_refusal_has_the_answer_and_loses_the_connection(
+    chunks: list[bytes | None],
+) -> None:
+    client = Connection(chunks, more=True)
+    client.answered(reads=1)
+    start, body, end = client.sent
+    assert client.closes and (start["status"], body["body"]) == (415, b'{"error":"no"}')
+    assert (body["more_body"], end.get("body", b""), end.get("more_body", False)) == (True, b"", False)
+    assert 300 < client.read <= 300 + 1000 + 300

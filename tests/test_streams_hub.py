@@ -7,8 +7,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,16 @@ import pytest
 
 from runtime import ClipError, Engine, HardrouteError, Prediction, RouteLog, decode
 from runtime.batcher import MicroBatcher
+from runtime.clips import Limits
 from runtime.streams import Hub, StreamCounts, StreamEvent
+from runtime.streams.takes import FrameTake
+from tests import gated
 from tests.bundles import TinyBundle, make_bundle
+from tests.forks import in_child
 from tests.gated import PATIENCE, GatedBackend
 from tests.videos import grey_frames, write
+
+backend, engine = gated.backend, gated.engine
 
 
 class Noise:
@@ -43,17 +51,6 @@ class Noise:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     return make_bundle(tmp_path_factory.mktemp("hub") / "bundle")
-
-
-@pytest.fixture
-def backend() -> GatedBackend:
-    return GatedBackend()
-
-
-@pytest.fixture
-def engine(tiny: TinyBundle, backend: GatedBackend) -> Iterator[Engine]:
-    with Engine.load(tiny.root, backend, verify=False) as engine:
-        yield engine
 
 
 @pytest.fixture(autouse=True)
@@ -316,6 +313,55 @@ def test_a_listener_that_fails_stops_nothing(engine: Engine, caplog: pytest.LogC
         assert hub.join(PATIENCE)
         assert hub.counts["noise"].answered == 3
     assert "the listener of stream noise failed" in caplog.text
+
+
+def _fails(*_: object) -> Any:
+    raise ValueError("a bug\nof the host's")
+
+
+@pytest.mark.parametrize("part", ["watch", "abstain", "log", "line"])
+def test_whatever_is_plugged_in_may_fail(engine: Engine, part: str, tmp_path: Path) -> None:
+    """The host's own code must neither end a source nor keep the hub from closing."""
+    plug: Any = type("Plug", (), {"observe": _fails, "submit": _fails})()
+    if part == "line":
+        failed: Future[str] = Future()
+        failed.set_exception(OSError(28, "no space left"))
+        plug.submit = lambda record: failed
+    with RouteLog(tmp_path / "log") as lines:
+        parts = {"log": lines, **({"log": plug} if part == "line" else {part: _fails if part == "abstain" else plug})}
+        with Hub(engine, **parts) as hub:
+            hub.add(Noise(2.0), name="noise", seconds=1.0)
+            hub.add(Noise(1.0), name="other", seconds=1.0)
+            assert hub.join(PATIENCE)
+            events = [event for event in hub if event.source == "noise"]
+            counts = hub.counts["noise"]
+    assert [event.prediction for event in events] == [None] * 3 and (counts.failed, counts.answered) == (2, 0)
+    says = "OSError: [Errno 28] no space left" if part == "line" else "ValueError: a bug of the host's"
+    assert says in str(events[0].error)
+    # What failed before the log has its line in there.
+    if part in ("watch", "abstain"):
+        assert (tmp_path / "log").read_text().count("ValueError") == 3
+
+
+def test_a_forked_child_leaves_the_sources_to_its_parent(engine: Engine, tmp_path: Path) -> None:
+    far, on = threading.Event(), threading.Event()
+
+    def before(n: int) -> None:
+        if n == 5:
+            far.set()
+            on.wait(PATIENCE)
+
+    frames = Noise(2.0, before=before)
+    take = FrameTake(frames, "process", Limits())
+    # A camera is read by a process, which a call in the child ends as well as one in the parent.
+    take.cancel = (tmp_path / "ended").touch  # type: ignore[method-assign]
+    source = SimpleNamespace(name="process", live=False, takes=lambda: iter([nullcontext(take)]))
+    with Hub(engine, on_event=lambda event: None) as hub:
+        hub.add(source, seconds=1.0)
+        assert far.wait(PATIENCE)
+        assert in_child(hub.close) == "None" and not (tmp_path / "ended").exists()
+        on.set()
+        assert hub.join(PATIENCE) and hub.counts["process"].answered == 2
 
 
 def test_sources_come_and_go(engine: Engine) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,6 +84,27 @@ def test_a_source_that_stalls_is_left_after_the_time_limit(engine: Engine, video
         assert "no frame for 0.5 seconds" in str(lost.error) and server.connections == 1
         back = next(event for event in stream if event.kind == "source-back")
         assert back.video == 1 and server.connections == 2
+
+
+def test_a_machine_without_room_for_a_reader_is_asked_again(
+    engine: Engine, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = subprocess.Popen, iter([errno.EAGAIN, errno.EMFILE])
+
+    def popen(*arguments: Any, **options: Any) -> Any:
+        if number := next(refused, None):
+            raise OSError(number, os.strerror(number))
+        return start(*arguments, **options)
+
+    monkeypatch.setattr("runtime.streams.isolated.subprocess.Popen", popen)
+    data = video.read_bytes()
+    with (
+        serving(lambda n, send: send(data), "video/x-msvideo") as server,
+        engine.stream(server.url, seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=PATIENCE) as stream,
+    ):
+        events = [next(stream) for _ in range(3)]
+    assert [event.kind for event in events] == ["source-lost", "source-back", "window"]
+    assert "its reader cannot be started (Resource temporarily unavailable)" in str(events[0].error)
 
 
 def test_motion_jpeg_goes_by_the_time_of_arrival(engine: Engine) -> None:

@@ -296,6 +296,17 @@ def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
     assert StreamSettings(stride=1.0).window(CONTRACT.model_copy(update={"seconds": 3.0})) == (3.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    "options", [{"first": -1.0}, {"first": float("nan")}, {"longest": float("inf")}, {"first": 9.0, "longest": 1.0}]
+)
+def test_pauses_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    """A negative pause would try a dead camera without a break."""
+    with pytest.raises(HardrouteError, match="reconnect: needs 0 <= first <= longest"):
+        Reconnect(**options)  # type: ignore[arg-type]
+    with pytest.raises(HardrouteError, match="attempts must not be negative"):
+        Reconnect(attempts=-1)
+
+
 def test_pauses_double_up_to_the_longest_and_begin_anew_with_a_frame() -> None:
     pauses = Pauses(Reconnect(first=1.0, longest=10.0, attempts=8))
     tries = [pauses.next(came_back=False) for _ in range(8)]

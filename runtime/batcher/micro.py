@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 
 from runtime.batcher.queues import Job, Queues
 from runtime.batcher.stats import BatcherStats
 from runtime.engine import Engine
-from runtime.errors import BusyError, EngineError
+from runtime.errors import BusyError, EngineError, HardrouteError
 from runtime.prediction import Prediction, Timing
+
+_LONGEST_WAIT: Final = 3600.0
 
 
 @dataclass(eq=False)
@@ -56,15 +60,17 @@ class MicroBatcher:
         max_pending: int | None = 256,
         workers: int = 1,
     ) -> None:
-        if max_batch < 1 or workers < 1 or max_wait < 0 or (max_pending is not None and max_pending < 1):
-            raise ValueError("max_batch, max_pending and workers must be at least 1, and max_wait at least 0")
+        if max_batch < 1 or workers < 1 or (max_pending is not None and max_pending < 1):
+            raise ValueError("max_batch, max_pending and workers must be at least 1")
+        if not 0 <= max_wait <= _LONGEST_WAIT:  # also refuses NaN
+            raise HardrouteError(f"max_wait must be 0 to {_LONGEST_WAIT:g} seconds, got {max_wait:g}")
         self.engine = engine
         self.max_batch, self.max_wait, self.max_pending = max_batch, max_wait, max_pending
         lock = threading.Lock()
         self._work, self._room = threading.Condition(lock), threading.Condition(lock)
         self._queues: Queues[_Clip] = Queues(len(engine.bundle.manifest.experts), max_batch, max_wait)
         self._stats = BatcherStats()
-        self._closing = False
+        self._closing, self._pid = False, os.getpid()
         self._workers = [threading.Thread(target=self._serve, name=f"batcher-{n}", daemon=True) for n in range(workers)]
         for worker in self._workers:
             worker.start()
@@ -89,8 +95,10 @@ class MicroBatcher:
         Raises:
             ClipError: wrong dtype or shape.
             BusyError: no place within `timeout`.
-            EngineError: batcher or engine is closed.
+            EngineError: batcher or engine is closed, or the batcher was made before a fork.
         """
+        if self._pid != os.getpid():  # its threads are the parent's, and so may be whoever holds its lock
+            raise EngineError("the batcher was made before a fork and cannot work in the child; make it there")
         self.engine.check(frames[None])
         clip = _Clip(frames, Future(), time.perf_counter())
         with self._work:
@@ -106,8 +114,10 @@ class MicroBatcher:
     def close(self, cancel: bool = False) -> None:
         """Takes no more clips, answers those that are pending, and ends the threads.
 
-        `cancel` gives up clips that are not routed yet; their futures are cancelled.
+        `cancel` gives up clips that are not routed yet; their futures are cancelled. In a forked child nothing happens.
         """
+        if self._pid != os.getpid():
+            return
         with self._work:
             self._closing = True
             dropped = self._queues.take_arrived() if cancel else []

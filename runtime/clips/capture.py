@@ -110,7 +110,7 @@ def _released(
 
 
 def _settings(timeout: float, threads: int) -> list[int]:
-    milliseconds = max(1, min(int(timeout * 1000), 2**31 - 1))
+    milliseconds = int(max(1, min(timeout * 1000, 2**31 - 1)))
     settings = (
         (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
         (cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),

@@ -65,6 +65,8 @@ def verify_log(paths: Sequence[str | Path], *, head: tuple[str, int | None] | No
     check = _Check(head)
     for log in open_files([Path(path) for path in paths]):
         check.file(log)
+    if len(paths) == 1 and not Path(paths[0]).exists():
+        check.miss_newest(Path(paths[0]))
     return check.finish(start)
 
 
@@ -89,6 +91,10 @@ class _Check:
                 report.tail = len(line.data)
                 return
             self._line(log.path, line)
+
+    def miss_newest(self, path: Path) -> None:
+        # A rotation never leaves a log without it, wherever a crash stops that.
+        self.report.add(*self._end, f"the newest file, {path.name}, is gone; nobody can tell how many lines were in it")
 
     def finish(self, start: int) -> Report:
         report, begins = self.report, max(start, self.report.oldest)

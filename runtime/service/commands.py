@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import signal
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,9 @@ def serve(
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one video.")] = 64,
     max_concurrent: Annotated[int, typer.Option(min=1, help="Requests under way; one more gets 503.")] = 16,
-    decode_seconds: Annotated[float, typer.Option(min=0.1, help="Wall clock of one video's decoding.")] = 20.0,
+    decode_seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that decoding one video may take.")
+    ] = 20.0,
     grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
     token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
     watch: Wanted = None,
@@ -86,6 +89,10 @@ def serve(
             ws="none",
             timeout_graceful_shutdown=grace,
         )
+        # Not before all is loaded; but whoever reads the line below may connect at once. Until now another process may
+        # have had the same port.
+        with _port(host, port):
+            listener.listen(config.backlog)
         address = listener.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         state = "watched" if service.watch else "unwatched"
@@ -108,12 +115,18 @@ def _named_source(text: str) -> tuple[str, str]:
     return name, source
 
 
-def _listener(host: str, port: int) -> socket.socket:
+@contextmanager
+def _port(host: str, port: int) -> Iterator[None]:
     try:
+        yield
+    except OSError as error:
+        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --host or --port: {error}") from None
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    with _port(host, port):
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --host or --port: {error}") from None
     return listener

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.service import report
+from runtime.service.linger import Linger
 from runtime.service.refusal import Refusal
 from runtime.service.service import Service
 from runtime.service.uploads import received
@@ -41,6 +42,7 @@ def create_app(service: Service) -> FastAPI:
     # The interactive pages would fetch their scripts from elsewhere.
     app = FastAPI(title="hardroute", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.add_middleware(_Door, service=service)
+    app.add_middleware(Linger, max_bytes=service.settings.max_upload)
     _speak_json(app)
 
     @app.post(
@@ -49,7 +51,7 @@ def create_app(service: Service) -> FastAPI:
     async def predict(request: Request) -> dict[str, Any]:
         """Classify one video. The answer is its line in the routing log, and the probabilities of all classes."""
         with service.place():
-            async with received(request, service.folder, service.settings) as upload:
+            async with received(request, None, service.settings) as upload:
                 return await service.answer(upload)
 
     @app.get("/v1/info")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.batcher import MicroBatcher
@@ -61,17 +59,11 @@ class Service:
         certificate = engine.bundle.certificate()
         self.certificate = certificate.headline if certificate else None
         self.last_log_error: str | None = None
-        self._temporary = tempfile.TemporaryDirectory(prefix="hardroute-", ignore_cleanup_errors=True)
         # The places bound the clients' clips, and the hub its own: neither may keep the other out.
         self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, max_pending=None)
         self.hub = Hub(engine, log=log, watch=watch, abstain=abstain, on_event=self._heard, batcher=self.batcher)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._in_flight = 0
-
-    @property
-    def folder(self) -> Path:
-        """Where uploads lie while they are needed."""
-        return Path(self._temporary.name)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -117,11 +109,10 @@ class Service:
         return {**answer, "probabilities": dict(probabilities)}
 
     def close(self) -> None:
-        """Ends the streams, finishes what is under way, and removes what is left of uploads."""
+        """Ends the streams and finishes what is under way."""
         self.hub.close()
         self._decoders.shutdown()
         self.batcher.close()
-        self._temporary.cleanup()
 
     def _heard(self, event: StreamEvent) -> None:
         if event.prediction:

@@ -23,6 +23,7 @@ from runtime.service.settings import ServiceSettings
 OVERHEAD_BYTES: Final = 64 * 2**10
 WRITE_BYTES: Final = 256 * 2**10
 NAME_CHARACTERS: Final = 128
+NO_ROOM: Final = "the server has no room for the upload; try again later"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,15 @@ class Upload:
 
 
 @asynccontextmanager
-async def received(request: Request, folder: Path, settings: ServiceSettings) -> AsyncIterator[Upload]:
-    """Writes the request's video into `folder`, and removes it afterwards.
+async def received(request: Request, folder: Path | None, settings: ServiceSettings) -> AsyncIterator[Upload]:
+    """Writes the request's video into a folder of its own in `folder`, and removes both afterwards.
+
+    Nothing lies there between requests: a temporary folder that a system tidies up may not be there next week.
+
+    Args:
+        request: whose body brings the video.
+        folder: None: the system's for temporary files.
+        settings: how large it may be, and how slow.
 
     Raises:
         Refusal: 400 nothing or a broken form, 408 too slow, 413 too large, 415 not a video, 503 no room.
@@ -49,7 +57,7 @@ async def received(request: Request, folder: Path, settings: ServiceSettings) ->
     if int(request.headers.get("content-length") or 0) > settings.max_upload + OVERHEAD_BYTES:
         raise _too_large(settings)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=folder, prefix="upload-", ignore_cleanup_errors=True) as own:
+    with _own_folder(folder) as own:
         path = Path(own) / "video"
         try:
             with open(path, "xb") as file:
@@ -58,7 +66,7 @@ async def received(request: Request, folder: Path, settings: ServiceSettings) ->
         except TimeoutError:
             raise Refusal(408, f"the video did not arrive within {settings.upload_seconds:g} seconds") from None
         except OSError:
-            raise Refusal(503, "the server has no room for the upload; try again later") from None
+            raise Refusal(503, NO_ROOM) from None
         name = safe_name(body.name or request.query_params.get("name", ""))
         yield Upload(path, name, time.perf_counter() - started)
 
@@ -72,6 +80,13 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(c if c.isprintable() else "?" for c in last[-NAME_CHARACTERS:])
     return shown.strip() if shown.strip(". ") else "upload"
+
+
+def _own_folder(parent: Path | None) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=parent, prefix="hardroute-", ignore_cleanup_errors=True)
+    except OSError:
+        raise Refusal(503, NO_ROOM) from None
 
 
 async def _copy(request: Request, body: Body, file: BinaryIO, settings: ServiceSettings) -> None:

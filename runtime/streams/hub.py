@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ class Hub:
         self._served: dict[str, _Served] = {}
         self._leaving: list[_Served] = []
         self._running = self._unheard = 0
-        self._closed = False
+        self._closed, self._pid = False, os.getpid()
 
     @property
     def batcher(self) -> MicroBatcher:
@@ -168,8 +169,11 @@ class Hub:
     def close(self) -> None:
         """Ends all sources: windows that wait count as dropped, those that are being answered go to the log.
 
-        Waits for the readers, which may take the longest of their time limits. Who iterates is let go.
+        Waits for the readers, which may take the longest of their time limits. Who iterates is let go. In a forked
+        child nothing happens: threads, readers and lines are the parent's.
         """
+        if self._pid != os.getpid():
+            return
         with self._changed:
             self._closed = True
             served = [*self._served.values(), *self._leaving]

@@ -89,13 +89,16 @@ def open_live_take(target: int | str, name: str, contract: ClipContract, setting
     task = wire.Task(target, name, settings.timeout, contract, settings.limits)
     # The child finds this very code, and nothing that lies in the current folder.
     paths = [str(Path(runtime.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "runtime.streams.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "runtime.streams.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+    except OSError as error:  # out of processes, files or memory, which may pass
+        raise ClipError(f"{name}: its reader cannot be started ({error.strerror}); raise that limit") from None
     with child:  # closes the pipes and waits
         try:
             # Not among the arguments, which every user of the machine can read: a URL may hold a password.

@@ -16,6 +16,8 @@ from runtime.streams.events import StreamEvent
 Abstain = Callable[[Prediction], bool]
 
 _logger = logging.getLogger(__name__)
+# What someone acts on must have its line.
+_NO_LINE = "no answer without its line"
 
 
 class Log(Protocol):
@@ -51,35 +53,44 @@ class Release:
         self._listener = listener
 
     def write(self, event: StreamEvent) -> tuple[StreamEvent, list[Future[Any]]]:
-        """Shows the event to the watch and hands its lines to the log; gives it, and what to wait for."""
-        if self._watch and event.prediction:
-            alarms = self._watch.observe(event.prediction, event.source)
-            event = replace(event, alarms=tuple(alarm.kind for alarm in alarms))
-        if self._abstain and event.prediction:
-            event = replace(event, abstained=self._abstain(event.prediction))
+        """Shows the event to the watch and hands its lines to the log; gives it, and what to wait for.
+
+        Watch, rule and log may be anybody's code. Where one raises, this answer is withheld, and the next one is tried.
+        """
+        if event.prediction:
+            try:
+                event = self._judged(event, event.prediction)
+            except Exception as error:
+                event = _withheld(event, "its watch or its rule for abstaining failed", error)
         event = replace(event, records=tuple(_records(event, self._digest)))
         try:
             return event, [self._log.submit(record) for record in event.records] if self._log else []
-        except HardrouteError as error:
-            return _withheld(event, error), []
+        except Exception as error:
+            return _withheld(event, _NO_LINE, error), []
 
     def tell(self, event: StreamEvent, lines: Sequence[Future[Any]]) -> StreamEvent:
         """Lets the event be heard of, and gives it as it went: without its answer if the log did not take a line."""
         try:
             for line in lines:
                 line.result()
-        except HardrouteError as error:
-            event = _withheld(event, error)
+        except Exception as error:
+            event = _withheld(event, _NO_LINE, error)
         try:
             self._listener(event)
         except Exception:
             _logger.exception("the listener of stream %s failed on window %s", event.source, event.index)
         return event
 
+    def _judged(self, event: StreamEvent, prediction: Prediction) -> StreamEvent:
+        if self._watch:
+            alarms = self._watch.observe(prediction, event.source)
+            event = replace(event, alarms=tuple(alarm.kind for alarm in alarms))
+        return replace(event, abstained=self._abstain is not None and self._abstain(prediction))
 
-def _withheld(event: StreamEvent, error: HardrouteError) -> StreamEvent:
-    # What someone acts on must have its line.
-    why = event.error or f"no answer without its line: {error}"
+
+def _withheld(event: StreamEvent, why: str, error: Exception) -> StreamEvent:
+    text = str(error) if isinstance(error, HardrouteError) else f"{type(error).__name__}: {error}"
+    why = event.error or str(HardrouteError(f"{why}: {text}"))
     return replace(event, prediction=None, abstained=False, error=why, records=())
 
 

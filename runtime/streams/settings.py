@@ -18,6 +18,7 @@ MAX_OVERLAP = 64
 MAX_FPS = 1000.0
 # A frame stays on display for this long or a window, whichever is longer; beyond it the clock has jumped.
 MAX_HOLD = 10.0
+_LONGEST_PAUSE = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Reconnect:
     first: float = 0.5
     longest: float = 30.0
     attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.longest <= _LONGEST_PAUSE:  # also refuses NaN
+            found = f"first {self.first:g} and longest {self.longest:g}"
+            raise HardrouteError(f"reconnect: needs 0 <= first <= longest <= {_LONGEST_PAUSE:g} seconds, got {found}")
+        if self.attempts is not None and self.attempts < 0:
+            raise HardrouteError(f"reconnect: attempts must not be negative; None: no end; got {self.attempts}")
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,11 @@ def step_loss(
     total = x.new_zeros(())
     with precision.loss():
         for x_adv, aim, weight in clips:
-            reference = Reference(model, x, y, "switch", aim, differentiable=True)
+            reference = Reference(model, x, y, step.path, aim, differentiable=True)
             if fit.assign == "balanced" and step.part == "router":
                 # The paper's target, the router's own choice, rewards a router for choosing one expert for all.
                 reference.assigned = balanced_assignment(reference.outputs.router)
-            outputs = model.outputs(x_adv, "switch")
+            outputs = model.outputs(x_adv, step.path)
             total = total + (weight * step.outer(outputs, x_adv, reference, Settings(lam=fit.lam))).mean()
             if step.part != "experts" and len(model.experts) > 1:
                 total = total + fit.balance * load_balance(outputs.router)

@@ -26,6 +26,8 @@ class Step:
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
         adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
         steep: the outer loss looks at its own gradient with respect to the clip.
+        path: gradient path (models.paths) of the outer loss: "switch" scales the winner's logits by its gate, "hard"
+            trains on the logits that are deployed.
     """
 
     part: str
@@ -34,6 +36,7 @@ class Step:
     finder: Attack | None = None
     adaptive: bool = False
     steep: bool = False
+    path: str = "switch"
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,27 @@ OUTER: dict[str, tuple[Term, float]] = {
 ADVERSARIAL = Step("moe", _last(ATTACKS["pgd"]), ce(MOE))
 
 
-def _step(part: str, head: Head, towards: Target, inner: str, outer: str, finder: Attack | None = None) -> Step:
+def _step(
+    part: str, head: Head, towards: Target, inner: str, outer: str, path: str = "switch", finder: Attack | None = None
+) -> Step:
     rule, lipschitz = INNER[inner]
     attacked = ce(head, towards) + LAM * lip(head) if lipschitz else ce(head, towards)
     term, _ = OUTER[outer]
     loss = ce(head, towards) + LAM * term(head, towards)
-    return Step(part, _last(Attack(attacked, rule)), loss, finder, steep=outer == "gr")
+    return Step(part, _last(Attack(attacked, rule, path)), loss, finder, steep=outer == "gr", path=path)
 
 
-def j_tlat(inner: str = "tla", outer: str = "lip") -> Method:
+def j_tlat(inner: str = "tla", outer: str = "lip", path: str = "hard") -> Method:
     """Router, then the two weak experts, then the mixture (eq. 12 to 14)."""
     finder = _last(ATTACKS["tlga-r"])
     return Method(
         (
-            _step("router", ROUTER, clean_route, inner, outer),
-            _step("experts", EXPERT, label, inner, outer, finder),
-            _step("moe", MOE, label, inner, outer),
+            _step("router", ROUTER, clean_route, inner, outer, path),
+            _step("experts", EXPERT, label, inner, outer, path, finder),
+            _step("moe", MOE, label, inner, outer, path),
         ),
         start=ADVERSARIAL,
-        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn"},
+        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn", "ramp": 0.1},
     )
 
 
@@ -114,9 +119,9 @@ METHODS: dict[str, Method] = {
     "aat-m": Method((Step("moe", _last(ATTACKS["pgd"]), ce(MOE), adaptive=True),), settings={"ramp": 0.7}),
     "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
     "j-tlat": j_tlat(),
-    # The recipe to the letter: experts apart from the start, both weak ones in every step, the router's own choice as
-    # its target, no balance term, the whole budget at once.
-    "j-tlat-printed": j_tlat().but(together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0),
+    # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate, the
+    # router's own choice as its target, no balance term, the whole budget at once.
+    "j-tlat-printed": j_tlat(path="switch").but(together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0),
     # What of J-TLAT's gain is the common start.
     "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),
 }

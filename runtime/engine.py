@@ -187,6 +187,8 @@ class Engine:
 
     def check(self, frames: np.ndarray) -> None:
         """Raises ClipError unless these are clips (N, T, H, W, 3) uint8 of this engine's contract."""
+        if not isinstance(frames, np.ndarray):
+            raise ClipError(f"frames are a {type(frames).__name__}, expected a numpy array of uint8 RGB in 0..255")
         if frames.dtype != np.uint8:
             raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
         if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:

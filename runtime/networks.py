@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from runtime.backends import Backend, Session, Uint8Backend
 from runtime.bundle import Bundle
 from runtime.clips import to_network, to_planes
-from runtime.errors import BundleError
+from runtime.errors import BundleError, EngineError
 from runtime.onnxfile import check_onnx
 from runtime.prediction import Prediction, Timing
 
@@ -61,7 +62,9 @@ class Networks:
         return self._route(self._inputs(frames))
 
     def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
-        """The logits (N, K) float32 of one expert."""
+        """The logits (N, K) float32 of one expert. Raises EngineError if there is no such expert."""
+        if not 0 <= expert < len(self._experts):
+            raise EngineError(f"there is no expert {expert}; this bundle has 0 to {len(self._experts) - 1}")
         return self._answer(expert, self._inputs(frames))
 
     def predict(self, frames: np.ndarray) -> list[Prediction]:
@@ -97,11 +100,14 @@ class Networks:
                 the same in any case.
 
         Raises:
-            BundleError: naming the first difference.
+            BundleError: naming the first difference. EngineError: the tolerance is negative or no number.
         """
+        allowed = self.bundle.manifest.tolerance if tolerance is None else tolerance
+        if not 0 <= allowed < math.inf:  # not a number compares as equal with anything
+            raise EngineError(f"tolerance {allowed}: must be a number from 0; leave it out for the bundle's own")
         probes = self.bundle.probes()
         found = self.predict(probes.frames)
-        if difference := probes.first_difference(found, tolerance or self.bundle.manifest.tolerance):
+        if difference := probes.first_difference(found, allowed):
             raise BundleError(
                 f"bundle {self.bundle.root}: {difference}; "
                 "this backend does not compute what was exported: choose another or export again"

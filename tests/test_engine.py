@@ -14,6 +14,7 @@ import pytest
 
 from runtime import BackendError, Bundle, BundleError, ClipError, Engine, Probes, Route, Timing, decode
 from runtime.backends import OnnxRuntime, Session
+from runtime.errors import EngineError
 from runtime.prediction import softmax
 from tests.bundles import (
     CLASSES,
@@ -200,6 +201,31 @@ def test_a_probe_that_answers_otherwise_is_named(tmp_path: Path, field: str, say
         spoil_probes(tiny, 5, **{field: exact + np.array([0, gap, 0], np.float32)})
         with pytest.raises(BundleError, match=f"probe 5: {says}.* differs by 0.25, more than the tolerance 0.001"):
             Engine.load(tiny.root)
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), -1e-3, float("inf")])
+def test_a_tolerance_that_would_let_anything_pass_is_refused(tiny: TinyBundle, tolerance: float) -> None:
+    with pytest.raises(EngineError, match="must be a number from 0"):
+        Engine.load(tiny.root, tolerance=tolerance)
+
+
+def test_a_tolerance_of_zero_is_not_the_bundles_own(tmp_path: Path) -> None:
+    tiny = make_bundle(tmp_path / "bundle")
+    exact = Bundle.open(tiny.root).probes().logits[5].copy()
+    spoil_probes(tiny, 5, logits=exact + np.array([0, 5e-4, 0], np.float32))
+    with pytest.raises(BundleError, match="more than the tolerance 0"):
+        Engine.load(tiny.root, tolerance=0)
+
+
+@pytest.mark.parametrize("expert", [-1, 3])
+def test_an_expert_that_is_not_there(engine: Engine, expert: int) -> None:
+    with pytest.raises(EngineError, match=f"no expert {expert}; this bundle has 0 to 2"):
+        engine.answer(expert, random_frames(1))
+
+
+def test_frames_that_are_no_array(engine: Engine) -> None:
+    with pytest.raises(ClipError, match="a list, expected a numpy array"):
+        engine.predict_batch([[0]])  # type: ignore[arg-type]
 
 
 def test_experts_in_swapped_files_are_caught_by_the_probes(tmp_path: Path) -> None:

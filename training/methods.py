@@ -119,8 +119,8 @@ METHODS: dict[str, Method] = {
     "aat-m": Method((Step("moe", _last(ATTACKS["pgd"]), ce(MOE), adaptive=True),), settings={"ramp": 0.7}),
     "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
     "j-tlat": j_tlat(),
-    # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate, the
-    # router's own choice as its target, no balance term, the whole budget at once.
+    # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate,
+    # the router's own choice as its target, no balance term, the whole budget at once.
     "j-tlat-printed": j_tlat(path="switch").but(together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0),
     # What of J-TLAT's gain is the common start.
     "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),

@@ -46,9 +46,9 @@ def test_each_inner_step_adds_a_forward_pass_and_the_clip_half_of_a_backward_one
 def test_equal_compute_gives_a_dearer_method_fewer_epochs() -> None:
     reference = FitSettings(**SMALL, method="at-m", epochs=60)
     assert equal_epochs(reference, reference, 3) == 60
-    joint = FitSettings(**SMALL, method="j-tlat", epochs=1)
+    joint = FitSettings(**SMALL, method="j-tlat", epochs=1, together=0.0)
     epochs = equal_epochs(joint, reference, 3)
-    assert epochs * cost(method="j-tlat") == pytest.approx(60 * cost(method="at-m"), rel=0.5 / epochs)
+    assert epochs * cost(method="j-tlat", together=0.0) == pytest.approx(60 * cost(method="at-m"), rel=0.5 / epochs)
 
 
 RECORD = {

@@ -49,9 +49,12 @@ def test_experts_of_a_kind_are_one_at_first_and_part_afterwards(tmp_path: Path) 
     for model in (together.model, together.exported):
         assert same(model, 0, 2)
         assert not same(model, 0, 1)
-    assert list(together.run.metrics[0]["loss"]) == ["together"]
+    assert list(together.run.metrics[0]["loss"]) == ["router", "r3d18", "tsm"]
     parted = trained(tmp_path / "parted", together=0.5)
-    assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [["together"], ["router", "experts", "moe"]]
+    assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [
+        ["router", "r3d18", "tsm"],
+        ["router", "experts", "moe"],
+    ]
     assert not same(parted.model, 0, 2)
 
 
@@ -64,7 +67,7 @@ def test_a_follower_goes_on_with_its_leaders_optimiser_state(tmp_path: Path) -> 
         assert torch.equal(mine["exp_avg"], theirs["exp_avg"])
 
 
-def test_the_leader_sees_every_clip_and_the_router_waits(tmp_path: Path) -> None:
+def test_the_leader_sees_every_clip_and_a_router_without_a_step_of_its_own_waits(tmp_path: Path) -> None:
     fit = FitSettings(**{**MIXED, "method": "plain", "expert": "r3d18", "together": 1.0, "epochs": 1})
     run = Run.create(tmp_path, RunRecord(settings=fit, classes=("a", "b"), tools={}))
     trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())

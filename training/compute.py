@@ -42,14 +42,14 @@ def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) 
     """
     torch.manual_seed(0)
     method, spec = find_method(settings.method), settings.model(classes)
-    models, steps = [build_model(spec)], list(method.steps)
+    whole = build_model(spec)
+    work = [(whole, step) for step in method.steps if not together or step.part == "router"]
     if together:
-        models, steps = leaders(models[0], groups_of(spec.experts)), [method.start or method.steps[-1]]
+        work += [(leader, method.start or method.steps[-1]) for leader in leaders(whole, groups_of(spec.experts))]
     x, y = torch.rand(CLIPS, *settings.contract.shape), torch.arange(CLIPS) % classes
     with Operations() as counted:
-        for model in models:
-            for step in steps:
-                step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
+        for model, step in work:
+            step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
     return counted.total / CLIPS
 
 

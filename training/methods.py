@@ -47,7 +47,8 @@ class Method:
         steps: its schedule.
         network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
         restore: a restoration network sits before router and experts (models.restore).
-        start: the step while the experts learn as one (`FitSettings.together`); None: the last of `steps`.
+        start: the step of one expert while all learn as one (`FitSettings.together`); None: the last of `steps`. Steps
+            of the router are taken then as well, so that it is ready when the experts part.
         settings: fields of FitSettings whose default is another one for this method.
     """
 
@@ -73,7 +74,7 @@ INNER = {"tla": (temporal, True), "t-pgd": (temporal, False), "lip": (constant, 
 # Outer terms of the ablation, with the weight that brings them to the size of cross-entropy.
 Term = Callable[[Head, Target], Objective]
 OUTER: dict[str, tuple[Term, float]] = {
-    "lip": (lambda head, towards: lip(head), 1e-4),
+    "lip": (lambda head, towards: lip(head), 1e-3),
     "js": (js, 1.0),
     "cos": (cos, 1.0),
     "kl": (kl, 1.0),
@@ -121,7 +122,9 @@ METHODS: dict[str, Method] = {
     "j-tlat": j_tlat(),
     # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate,
     # the router's own choice as its target, no balance term, the whole budget at once.
-    "j-tlat-printed": j_tlat(path="switch").but(together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0),
+    "j-tlat-printed": j_tlat(path="switch").but(
+        together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0, lam=1e-4
+    ),
     # What of J-TLAT's gain is the common start.
     "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),
 }

@@ -117,12 +117,18 @@ class Trainer:
         return {step.part: self._sweep(self.whole, epoch, i, len(steps), step) for i, step in enumerate(steps)}
 
     def _together(self, epoch: int) -> dict[str, float]:
-        """One epoch in which the experts of each kind learn as one."""
-        step, count = self.method.start or self.method.steps[-1], len(self.leaders)
-        losses = [self._sweep(leader, epoch, i, count, step) for i, leader in enumerate(self.leaders)]
+        """One epoch in which the experts of each kind learn as one, and the router as ever."""
+        method, kinds = self.method, [self.run.record.spec.experts[first].kind for first, *_ in self.groups]
+        sweeps = [("router", self.whole, step) for step in method.steps if step.part == "router"]
+        sweeps += [
+            (kind, leader, method.start or method.steps[-1]) for kind, leader in zip(kinds, self.leaders, strict=True)
+        ]
+        losses = {
+            name: self._sweep(trainee, epoch, i, len(sweeps), step) for i, (name, trainee, step) in enumerate(sweeps)
+        }
         spread(self.model.experts, self.groups, self.optimizer)
         spread(self._averaged.experts, self.groups)
-        return {"together": sum(losses) / count}
+        return losses
 
     def _due(self, epoch: int) -> bool:
         return epoch % self.fit.validate_every == 0 or epoch == self.fit.epochs

@@ -224,7 +224,7 @@ class TestSteps:
     @pytest.mark.parametrize("method", sorted(METHODS))
     def test_every_method_trains_a_step_of_each_part(self, tmp_path: Path, method: str) -> None:
         reporter = Silent()
-        run = train(tmp_path, reporter, method=method, epochs=1, batch=16, inner_steps=1)
+        run = train(tmp_path, reporter, method=method, epochs=1, batch=16, inner_steps=1, together=0.0)
         (epoch,) = reporter.metrics
         assert list(epoch["loss"]) == [step.part for step in METHODS[method].steps]
         assert all(np.isfinite(loss) for loss in epoch["loss"].values())

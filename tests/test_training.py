@@ -179,7 +179,7 @@ class TestSteps:
     def test_weak_experts_are_the_top_two_where_a_guided_attack_leads(self) -> None:
         model = build_model(FitSettings(**{**SMALL, "experts": 4}).model(2)).eval()
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))
-        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL)
+        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL, weak="both")
         (first, heavy), (second, light) = weak_experts(step, model, x, y, 8 / 255, fit, torch.zeros_like)
         assert step.finder is not None
         scores = model.router(step.finder(model, x, y, 8 / 255, 2, noise=torch.zeros_like(x), lam=fit.inner_lam))
@@ -194,7 +194,7 @@ class TestSteps:
         with torch.no_grad():
             model.get_parameter("router.score.weight").mul_(100)  # weights that differ from a half
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))
-        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL)
+        step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL, weak="both")
         (first, heavy), (second, _) = weak_experts(step, model, x, y, 0, fit, torch.zeros_like)
         drawn, rounds = torch.zeros(8), 400
         torch.manual_seed(0)
@@ -231,12 +231,21 @@ class TestSteps:
         assert run.load_best()(torch.zeros(1, 3, 4, 8, 8)).shape == (1, 2)
 
     def test_the_rows_of_the_paper_are_those_of_the_attacks(self) -> None:
-        router, experts, moe = METHODS["j-tlat"].steps
+        router, experts, moe = METHODS["j-tlat-printed"].steps
         for step, name in ((router, "tla-r"), (experts, "tla-e"), (moe, "tla-m")):
             model, (x, y) = build_model(FitSettings(**SMALL).model(2)), next(batches(two_signals(8, 0), 8, "cpu"))
             assert step.inner is not None
             found = step.inner(model, x, y, steps=2, seed=5)
             assert torch.equal(found, ATTACKS[name].but(keep="last")(model, x, y, steps=2, seed=5))
+
+    def test_the_mixture_is_attacked_and_trained_as_it_is_deployed(self) -> None:
+        moe = METHODS["j-tlat"].steps[-1]
+        assert moe.inner is not None
+        assert (moe.inner.path, moe.path) == ("hard", "hard")
+        model, (x, y) = build_model(FitSettings(**SMALL).model(2)).eval(), next(batches(two_signals(8, 0), 8, "cpu"))
+        fit = FitSettings(**{**SMALL, "balance": 0.0, "lam": 0.0, "eps": 0.0})
+        found = step_loss(moe, model, x, y, 0.0, fit, torch.zeros_like)
+        torch.testing.assert_close(found, torch.nn.functional.cross_entropy(model(x), y))
 
     @pytest.mark.parametrize(
         ("method", "experts", "widths"), [("at-s", 1, {4}), ("at-d", 1, {8}), ("at-m", 2, {4}), ("oud-m", 2, {4})]

@@ -20,9 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "runtime", "stream", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-    )
+    # A shell's background job ignores Ctrl-C, and what it starts inherits that; these processes shall not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run(*arguments: str | Path) -> tuple[int, list[str], list[str]]:

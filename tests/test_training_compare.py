@@ -58,12 +58,12 @@ def test_one_command_gives_one_table_and_goes_on_where_it_was(tmp_path: Path) ->
     assert (run / "state.json").stat().st_mtime_ns == before, "what is done is not done again"
     reference, joint = rows = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [(row["method"], row["seed"]) for row in rows] == [("at-m", 0), ("j-tlat", 0)]
-    assert reference["epochs"] == 3 and joint["epochs"] == 1
+    assert reference["epochs"] == 3 and joint["epochs"] == 2
     assert set(joint["accuracy"]) >= {"CLEAN", "PGD", "FGSM", "J-TLGA", "worst case"}
     assert joint["accuracy"]["CLEAN"]["n"] == 8
     lines = (tmp_path / "out" / "compare.md").read_text().splitlines()
     assert len({line.count("|") for line in lines[2:]}) == 1 and len(lines) == 6
-    assert "| j-tlat | 0 | 1 |" in said
+    assert "| j-tlat | 0 | 2 |" in said
 
 
 def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:

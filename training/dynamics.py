@@ -7,6 +7,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from audit.plots import BLUE, LINES, MUTED, ORANGE, figure, save
+from training.run import validated
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -31,7 +32,7 @@ def write_events(folder: str | Path, metrics: Mapping[str, Any]) -> None:
 
 def draw(path: str | Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """PNG of all validated epochs so far: accuracy unattacked and under each watched attack, and the experts' load."""
-    metrics = [epoch for epoch in metrics if "robust" in epoch]
+    metrics = validated(metrics)
     if not metrics:
         return
     epochs = [epoch["epoch"] for epoch in metrics]

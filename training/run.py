@@ -11,6 +11,7 @@ dynamics.png, events/ how it went, as a picture and for TensorBoard
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         save_twin(model, self.record.spec, folder)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in resume.items()}, folder / RESUME)
-        if "robust" in metrics and best_of([*known, metrics]) is metrics:
+        if validated([metrics]) and best_of([*known, metrics]) is metrics:
             (self.root / "best").mkdir(exist_ok=True)
             save_twin(model, self.record.spec, self.root / "best")
         write_text(self.root / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in [*known, metrics]))
@@ -118,13 +119,18 @@ class Run:
         return load_twin(self.root / "best")
 
     def _require_epoch(self) -> None:
-        if not any("robust" in epoch for epoch in self.metrics):
+        if not validated(self.metrics):
             raise DataError(f"{self.root}: the run has not validated an epoch yet; continue it with --resume")
 
 
 def best_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch of the highest robust validation accuracy; of equals the latest, which trained longest."""
-    return max((epoch for epoch in reversed(metrics) if "robust" in epoch), key=lambda epoch: epoch["robust"])
+    return max(reversed(validated(metrics)), key=lambda epoch: epoch["robust"])
+
+
+def validated(metrics: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The records of the epochs after which validation clips were attacked (`FitSettings.validate_every`)."""
+    return [epoch for epoch in metrics if "robust" in epoch]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.run import validated
+
 console = Console(stderr=True)
 
 
@@ -46,7 +48,7 @@ class Screen:
     def epoch(self, metrics: dict[str, Any]) -> None:
         loss = " ".join(f"{name} {value:.3f}" for name, value in metrics["loss"].items())
         found = ""
-        if "robust" in metrics:
+        if validated([metrics]):
             load = " ".join(f"{share:.2f}" for share in metrics["load"])
             found = (
                 f"clean {metrics['clean']:.3f}  robust {metrics['robust']:.3f} (n={metrics['clips']})  "

@@ -18,7 +18,7 @@ from training.losses import step_loss
 from training.methods import Step, find_method
 from training.optimiser import adamw, budget, learning_rate, names_of, optimizer_state, restore_optimizer
 from training.precision import Precision
-from training.run import Run
+from training.run import Run, validated
 from training.settings import FitSettings
 from training.team import Team
 from training.together import groups_of, leaders, spread
@@ -62,9 +62,10 @@ class Trainer:
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
         self.whole = Trainee(self.model)
         self.groups = groups_of(run.record.spec.experts)
-        self.leaders = [Trainee(leader) for leader in leaders(self.model, self.groups)]
+        led = leaders(self.model, self.groups) if self.fit.epochs_together else []
+        self.leaders = [Trainee(leader) for leader in led]
         # After the copies were made, which must not be watched as well.
-        best = max((epoch.get("robust", 0.0) for epoch in run.metrics), default=0.0)
+        best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)
         self.watch = Watch(self.model, reporter.warn, best)
         self.optimizer = adamw(self.model, self.fit.lr, self.fit.weight_decay)
         self.names = names_of(self.optimizer, self.model)
@@ -89,7 +90,7 @@ class Trainer:
                     "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                     "seconds": round(time.monotonic() - began, 1),
                 }
-                if self._due(epoch + 1):
+                if validated([metrics]):
                     self.watch.epoch(metrics)
                 self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
                 write_events(self.run.root / "events", metrics)

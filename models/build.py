@@ -23,11 +23,12 @@ class ExpertSpec(BaseModel):
 
 
 class RouterSpec(BaseModel):
-    """The router; `constant` belongs to a single network, a mixture of one."""
+    """The router and its logits' scale; `constant` belongs to a single network, a mixture of one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["conv", "constant"] = "conv"
     width: int = Field(default=8, ge=1, le=512)
+    gain: float = Field(default=1.0, gt=0, le=1e3, allow_inf_nan=False)
 
 
 class ModelSpec(BaseModel):
@@ -51,7 +52,11 @@ def build_model(spec: ModelSpec) -> VideoMoE:
         >>> model = build_model(ModelSpec(classes=8, experts=(ExpertSpec(width=8),) * 4))
     """
     experts = [build_expert(e.kind, spec.classes, e.width, e.blocks) for e in spec.experts]
-    router = ConstantRouter() if spec.router.kind == "constant" else ConvRouter(len(experts), spec.router.width)
+    router = (
+        ConstantRouter()
+        if spec.router.kind == "constant"
+        else ConvRouter(len(experts), spec.router.width, spec.router.gain)
+    )
     if spec.restore is None:
         return VideoMoE(router, experts)
     front = OverUnder(spec.restore)

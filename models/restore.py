@@ -4,6 +4,8 @@ Two branches see the clip: an under-complete one at half and quarter size, which
 over-complete one at twice the size, whose small receptive field keeps detail. What they say is added to the clip.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -15,6 +17,11 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
         nn.BatchNorm3d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def exact_on_cpu(x: Tensor) -> AbstractContextManager[object]:
+    """No bfloat16 on a processor, whose gradients of wide planes corrupt memory (training.precision.WIDE)."""
+    return nullcontext() if x.is_cuda else torch.autocast("cpu", enabled=False)
 
 
 class OverUnder(nn.Module):
@@ -36,7 +43,8 @@ class OverUnder(nn.Module):
         half = self.to_half(x)
         under = self.from_quarter(interpolate(self.to_quarter(half), size=half.shape[2:]))
         under = self.from_half(interpolate(under, size=(frames, height, width)))
-        over = self.from_double(self.at_double(interpolate(x, size=(frames, 2 * height, 2 * width))))
+        with exact_on_cpu(x):
+            over = self.from_double(self.at_double(interpolate(x, size=(frames, 2 * height, 2 * width))))
         return (x + self.residual(torch.cat([under, over], dim=1))).clamp(0, 1)
 
 

@@ -11,10 +11,13 @@ class ConvRouter(nn.Module):
     Args:
         experts: number of experts M.
         width: channels of the first layer; the two after it have 2x and 4x.
+        gain: the logits' scale. The route does not depend on it, training does: at a small one, cross-entropy cannot be
+            lowered by large logits, only by wide margins for what a Lipschitz term charges.
     """
 
-    def __init__(self, experts: int, width: int = 8) -> None:
+    def __init__(self, experts: int, width: int = 8, gain: float = 1.0) -> None:
         super().__init__()
+        self.gain = gain
         self.normalize = Normalize()
         self.features = nn.Sequential(
             nn.Conv3d(3, width, kernel_size=(3, 5, 5), stride=(1, 4, 4), padding=(1, 2, 2), bias=False),
@@ -31,7 +34,7 @@ class ConvRouter(nn.Module):
         self.score = nn.Linear(4 * width, experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.score(self.features(self.normalize(x)).flatten(1))
+        return self.gain * self.score(self.features(self.normalize(x)).flatten(1))
 
 
 class ConstantRouter(nn.Module):

@@ -131,6 +131,16 @@ def test_an_unknown_path_is_named_with_the_known_ones(linear: VideoMoE) -> None:
         linear.outputs(clips(1), "tunnel")
 
 
+def test_a_gain_scales_the_scores_and_leaves_the_route() -> None:
+    x = torch.rand(6, 3, 4, 16, 16)
+    found = []
+    for gain in (1.0, 0.25):
+        torch.manual_seed(0)
+        found.append(build_model(TINY.model_copy(update={"router": RouterSpec(width=2, gain=gain)})).eval().outputs(x))
+    torch.testing.assert_close(found[1].router, 0.25 * found[0].router)
+    assert torch.equal(found[1].route, found[0].route)
+
+
 def test_the_router_costs_a_few_per_cent_of_an_expert() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -217,6 +217,19 @@ class TestSteps:
         expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
         torch.testing.assert_close(found, expected)
 
+    def test_the_routers_lipschitz_weight_is_lam_times_its_own(self, model: VideoMoE) -> None:
+        x, y = next(batches(two_signals(8, 0), 8, "cpu"))
+        noise = lambda like: torch.full_like(like, 0.5)  # noqa: E731
+        model.eval()
+
+        def loss(part: int, **given: float) -> float:
+            fit = FitSettings(**{**SMALL, "lam": 0.01, "inner_steps": 1, **given})
+            return step_loss(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
+
+        assert loss(0, router_lam=30.0) == pytest.approx(loss(0, lam=0.3), rel=1e-5)
+        assert loss(0, router_lam=30.0) > loss(0) + 1e-4
+        assert loss(2, router_lam=30.0) == loss(2)
+
     def test_unknown_method_is_named_with_the_known_ones(self) -> None:
         with pytest.raises(MethodError, match=r"'magic'.*at-m.*j-tlat"):
             find_method("magic")

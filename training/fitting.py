@@ -39,14 +39,16 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
     """The labelled set of a run that can be carried out."""
     for kind in settings.kinds:
         find_expert(kind)
-    Precision(settings.precision, settings.device)
+    precision = Precision(settings.precision, settings.device)
     settings.check_team(team.size)
     Spread(settings.contract.seconds, settings.clips_per_video)
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
         raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
+    model = build_model(settings.model(len(clip_set.classes)))
+    precision.check_planes(model, settings.contract)
     if settings.init and run is None:
-        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
+        start_from(list(model.experts), list(settings.init))
     return clip_set
 
 

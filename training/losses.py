@@ -94,6 +94,7 @@ def step_loss(
     with precision.attack():
         clips = attacked(step, twin or model, x, y, eps, fit, noise)
     total = x.new_zeros(())
+    settings = Settings(lam=fit.lam * (fit.router_lam if step.part == "router" else 1.0))
     with precision.loss():
         for x_adv, aim, weight in clips:
             reference = Reference(model, x, y, step.path, aim, differentiable=True)
@@ -101,7 +102,7 @@ def step_loss(
                 # The paper's target, the router's own choice, rewards a router for choosing one expert for all.
                 reference.assigned = balanced_assignment(reference.outputs.router)
             outputs = model.outputs(x_adv, step.path)
-            total = total + (weight * step.outer(outputs, x_adv, reference, Settings(lam=fit.lam))).mean()
+            total = total + (weight * step.outer(outputs, x_adv, reference, settings)).mean()
             if step.part != "experts" and len(model.experts) > 1:
                 total = total + fit.balance * load_balance(outputs.router)
     return total

@@ -1,13 +1,19 @@
 """Arithmetic in half precision: bf16 or fp16 where torch's autocast allows it, weights in fp32 throughout."""
 
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from audit.device import require_cuda
+from models import VideoMoE
+from runtime.clips import ClipContract
 from runtime.errors import BackendError
 
+# Planes wider than this: torch 2.13's bfloat16 weight gradient of some 3D convolutions writes past its memory on
+# processors with matrix tiles (seen from 72 pixels on, never up to 65). Torch does not say which processor has them.
+WIDE = 64
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_GRADIENT = 5.0
 
@@ -30,6 +36,30 @@ class Precision:
             raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
         self.name, self.device = name, device
         self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")
+
+    def check_planes(self, model: VideoMoE, contract: ClipContract) -> None:
+        """Raises BackendError if a 3D convolution of `model` has planes that a processor cannot train in bf16."""
+        if self.name != "bf16" or self.device != "cpu":
+            return
+        widths = [0]
+
+        def look(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            if torch.is_autocast_enabled("cpu"):
+                widths.append(output.shape[-1])
+
+        clip = torch.zeros(1, *contract.shape, device="meta")  # shapes alone: nothing is computed
+        for part in (model.router, *model.experts):
+            part = deepcopy(part).to("meta").eval()
+            for conv in part.modules():
+                if isinstance(conv, nn.Conv3d):
+                    conv.register_forward_hook(look)
+            with self.loss():
+                part(clip)
+        if max(widths) > WIDE:
+            raise BackendError(
+                f"--precision bf16: a layer's planes would be {max(widths)} pixels wide, and a processor's bfloat16 "
+                f"gradients are wrong beyond {WIDE}; choose a smaller --size, or --precision fp32"
+            )
 
     def attack(self) -> AbstractContextManager[object]:
         """For the inner attack: in fp16 its gradients, which nothing scales, would round to zero."""

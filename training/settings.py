@@ -35,6 +35,7 @@ class FitSettings(BaseModel):
     width: Annotated[int, Field(ge=1, le=512)] = says(16, "channels of an expert's first stage")
     blocks: tuple[int, int, int, int] = says((2, 2, 2, 2), "residual blocks of each stage; 0 leaves one out")
     router_width: Annotated[int, Field(ge=1, le=512)] = says(8, "channels of the router's first layer")
+    router_gain: Annotated[float, Field(gt=0, le=1e3)] = says(1.0, "scale of the router's logits")
     init: tuple[str, ...] = says((), "published weights that the experts start from, one file for each kind")
     frames: Annotated[int, Field(ge=1, le=256)] = says(12, "frames per clip")
     size: Annotated[int, Field(ge=8, le=512)] = says(48, "height and width in pixels")
@@ -49,6 +50,7 @@ class FitSettings(BaseModel):
     eps: Share = says(8 / 255, "L-infinity budget, in 1/255")
     inner_steps: Count = says(3, "steps of the inner attack")
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
+    router_lam: Weight = says(1.0, "what the router's step multiplies lam by")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
     together: Share = says(0.0, "share of the epochs, at the start, in which the experts of a kind learn as one")
     weak: Literal["both", "drawn"] = says("both", "weak experts a clip trains: both, or one drawn by its weight")
@@ -94,7 +96,9 @@ class FitSettings(BaseModel):
         kinds = self.kinds
         return ModelSpec(
             classes=classes,
-            router=RouterSpec(width=self.router_width, kind="conv" if network == "mixture" else "constant"),
+            router=RouterSpec(
+                kind="conv" if network == "mixture" else "constant", width=self.router_width, gain=self.router_gain
+            ),
             experts=tuple(
                 ExpertSpec(kind=kinds[i % len(kinds)], width=width, blocks=self.blocks) for i in range(count)
             ),

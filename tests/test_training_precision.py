@@ -1,0 +1,55 @@
+"""bfloat16 on processors: what of it is refused, because torch computes it wrong."""
+
+import pytest
+import torch
+
+from models import build_model
+from models.restore import OverUnder
+from runtime.clips import ClipContract
+from runtime.errors import BackendError
+from training import precision
+from training.precision import WIDE, Precision
+from training.settings import FitSettings
+
+NARROW = {"width": 2, "router_width": 2, "experts": 1, "blocks": (1, 0, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is computed in it here.
+    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+
+
+def check(size: int, name: str = "bf16", **settings: object) -> None:
+    fit = FitSettings.model_validate({"data": "a set", **NARROW, "size": size, **settings})
+    Precision(name, "cpu").check_planes(build_model(fit.model(2)), ClipContract(frames=2, height=size, width=size))
+
+
+@pytest.mark.parametrize("expert", ["r3d18", "r2plus1d18", "tsm", "slowfast"])
+def test_planes_too_wide_are_refused_and_say_what_to_do(expert: str) -> None:
+    check(2 * WIDE, expert=expert)  # their first layers halve a clip
+    with pytest.raises(BackendError, match=rf"{WIDE + 1} pixels wide.*smaller --size"):
+        check(2 * WIDE + 2, expert=expert)
+    check(2 * WIDE + 2, expert=expert, name="fp32")
+
+
+def test_the_check_leaves_the_network_as_it_was() -> None:
+    model = build_model(FitSettings.model_validate({"data": "a set", **NARROW}).model(2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Precision("bf16", "cpu").check_planes(model, ClipContract(frames=2, height=32, width=32))
+    assert model.training
+    assert not any(part._forward_hooks for part in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_restoration_networks_doubled_planes_are_computed_in_full() -> None:
+    check(WIDE, method="oud-m")
+    front, x = OverUnder(4).eval(), torch.rand(1, 3, 2, 8, 8)
+    widths: dict[str, torch.dtype] = {}
+    for name in ("at_double", "from_half"):
+        front.get_submodule(f"{name}.0").register_forward_hook(
+            lambda conv, x, y, name=name: widths.update({name: y.dtype})
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        front(x)
+    assert widths == {"at_double": torch.float32, "from_half": torch.bfloat16}

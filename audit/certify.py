@@ -22,6 +22,7 @@ from audit.policy import Policy
 from audit.ranks import ranks, world
 from audit.report import build, write
 from audit.sanity import Sanity, inspect
+from audit.scale import factor_for, scaled, spread
 from audit.sources import AUDITED
 from audit.statistics import load_of
 from audit.transfer import transfer
@@ -63,7 +64,12 @@ class Means:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that an audit found, and its verdict. `gflops`: as `audit.cost.gflops` gives them."""
+    """All that an audit found, and its verdict.
+
+    Attributes:
+        gflops: as `audit.cost.gflops` gives them.
+        spread: of the router's scores, as `audit.scale.spread` gives it.
+    """
 
     bundle: Bundle
     policy: Policy
@@ -75,6 +81,7 @@ class Audit:
     sanity: Sanity
     verdict: Verdict
     gflops: dict[str, float]
+    spread: float
 
     def write(self, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:
         """Writes the report, and the certificate where one is due, into `out` and says where they lie."""
@@ -98,13 +105,16 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
         models = load_twins(folders, means.device)
         for name, each in bundles.items():
             require_shape(models[name], each)
-        model, rules = models[AUDITED], policy.attacks
         x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
+        spreads = {name: spread(each, x) for name, each in models.items()}
+        factors = {name: factor_for(each) for name, each in spreads.items()}
+        models, rules = scaled(models, factors), policy.attacks
+        model = models[AUDITED]
         key = key_of(
             {"bundle": bundle.digest, "policy": policy.digest, "thorough": means.thorough}, clips.frames, clips.labels
         )
         journal = Journal(means.work, key) if means.work else None
-        with _pool(means.processes, partial(load_twins, folders, means.device)) as pool:
+        with _pool(means.processes, partial(load_twins, folders, means.device, factors)) as pool:
             evaluation = evaluate(
                 model,
                 x,
@@ -149,7 +159,10 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
         agreement = replay(engine, clips.frames, evaluation, progress=means.progress("replay"))
     verdict = decide(evaluation, agreement, sanity, policy, foreign)
     operations = gflops(model, x[:1].to(device_of(model)), load_of(evaluation.clean_route, evaluation.experts))
-    return Audit(bundle, policy, clips, means, evaluation, foreign, agreement, sanity, verdict, operations)
+    evaluation = evaluation.rescaled(1 / factors[AUDITED])
+    return Audit(
+        bundle, policy, clips, means, evaluation, foreign, agreement, sanity, verdict, operations, spreads[AUDITED]
+    )
 
 
 def _pool(processes: int, build: Callable[[], dict[str, VideoMoE]]) -> AbstractContextManager[Pool | None]:

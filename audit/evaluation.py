@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,6 +75,13 @@ class Evaluation:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rescaled(self, factor: float) -> Evaluation:
+        """The same with the router's slopes times `factor`: of scores that were attacked at another size."""
+        measures = {
+            name: {eps: each.rescaled(factor) for eps, each in by_eps.items()} for name, by_eps in self.measures.items()
+        }
+        return replace(self, measures=measures)
 
     def accuracy(self, name: str, eps: float) -> Proportion:
         """Under one attack: of all clips if thorough, else of the clips that it was tested on."""

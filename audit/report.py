@@ -19,6 +19,7 @@ from audit.certificate import NAME, certificate, data_digest
 from audit.cost import per_clip, spent
 from audit.evaluation import Evaluation
 from audit.page import render
+from audit.scale import factor_for
 from audit.statistics import Proportion
 from runtime.clips import ClipArrays
 from runtime.errors import HardrouteError
@@ -77,7 +78,12 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "both": Proportion.of(evaluation.clean & agreement.clean_right).as_dict(),
         },
         "eps": [figures.at(eps, evaluation, agreement) for eps in evaluation.eps],
-        "router": {"experts": evaluation.experts, "clean": figures.load(evaluation.clean_route, evaluation.experts)},
+        "router": {
+            "experts": evaluation.experts,
+            "clean": figures.load(evaluation.clean_route, evaluation.experts),
+            "spread": _finite(found.spread),
+            "factor": factor_for(found.spread),
+        },
         "tables": tables.build(evaluation, agreement, policy.attacks.gate_eps / 255, found.gflops),
         "gflops": found.gflops,
         "transfer": found.foreign

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audit.device import open_device
+from audit.scale import scaled
 from models import VideoMoE, load_twin
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 
 
-def load_twins(folders: Mapping[str, Path], device: str = "cpu") -> dict[str, VideoMoE]:
-    """Twins by name, in eval mode on `device`. Raises BundleError, BackendError."""
+def load_twins(
+    folders: Mapping[str, Path], device: str = "cpu", factors: Mapping[str, float] | None = None
+) -> dict[str, VideoMoE]:
+    """Twins by name in eval mode on `device`, the scores of each times its factor. Raises BundleError, BackendError."""
     where = open_device(device)
-    return {name: load_twin(folder).to(where) for name, folder in folders.items()}
+    models = {name: load_twin(folder).to(where) for name, folder in folders.items()}
+    return scaled(models, factors) if factors else models
 
 
 def require_shape(model: VideoMoE, bundle: Bundle) -> None:

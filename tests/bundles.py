@@ -77,15 +77,17 @@ def make_bundle(
     classes: Sequence[str] = CLASSES,
     experts: int = 3,
     seed: int = 0,
+    gain: float = 1.0,
     **fields: Any,
 ) -> TinyBundle:
     """Writes a bundle with a linear router and linear experts into the new folder `root`.
 
-    `fields` replace those of the manifest. It has no PyTorch twin.
+    `gain` scales the router's logits; `fields` replace those of the manifest. It has no PyTorch twin.
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
     networks = [_linear(rng, contract, experts)] + [_linear(rng, contract, len(classes)) for _ in range(experts)]
+    networks[0] = Linear(networks[0].weight * np.float32(gain), networks[0].bias * np.float32(gain))
     tiny = TinyBundle(root, networks[0], tuple(networks[1:]))
     names = ["router.onnx", *(f"expert_{n}.onnx" for n in range(experts))]
     for network, name in zip(networks, names, strict=True):

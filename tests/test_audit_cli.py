@@ -29,11 +29,13 @@ from tests.test_audit_page import visible_text
 class Audited:
     """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **fields: Any
+    ) -> None:
         self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
         self.policy = lax_policy(folder / "policy.toml")
         self._monkeypatch, self._capsys = monkeypatch, capsys
-        self.model = bundle_with_twin(self.bundle, monkeypatch)
+        self.model = bundle_with_twin(self.bundle, monkeypatch, **fields)
         labelled_set(self.data, self.model)
 
     def run(self, *more: str) -> int:

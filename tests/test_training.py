@@ -351,8 +351,19 @@ class TestBalance:
     def test_assignment_is_even_although_the_router_prefers_one_expert(self) -> None:
         router = torch.randn(400, 4) + torch.tensor([6.0, 0, 0, 0])
         assert (router.argmax(1) == 0).double().mean() > 0.95
-        share = torch.bincount(balanced_assignment(router, rounds=50), minlength=4) / 400
+        share = torch.bincount(balanced_assignment(router), minlength=4) / 400
         assert share.min() > 0.2
+
+    @pytest.mark.parametrize("size", [0.001, 1, 100])
+    def test_assignment_is_even_for_scores_of_any_size(self, size: float) -> None:
+        # Two experts are told apart by ten times as much as the two others.
+        spread = torch.tensor([0.3, -0.2, 3.0, -3.0])
+        router = size * (torch.randn(400, 1) * spread + 0.3 * torch.randn(400, 4))
+        share = torch.bincount(balanced_assignment(router), minlength=4) / 400
+        assert share.min() > 0.2
+
+    def test_assignment_of_scores_that_are_all_the_same_is_defined(self) -> None:
+        assert balanced_assignment(torch.ones(6, 3)).shape == (6,)
 
     def test_assignment_keeps_a_choice_that_is_even_already(self) -> None:
         router = torch.eye(4).repeat(5, 1) * 3

@@ -190,7 +190,7 @@ class TestSteps:
         assert bool((heavy >= light).all())
 
     def test_one_weak_expert_is_drawn_as_often_as_it_weighs(self) -> None:
-        model = build_model(FitSettings(**{**SMALL, "experts": 4}).model(2)).eval()
+        model = build_model(FitSettings(**{**SMALL, "experts": 4, "router_gain": 1.0}).model(2)).eval()
         with torch.no_grad():
             model.get_parameter("router.score.weight").mul_(100)  # weights that differ from a half
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))

@@ -99,6 +99,8 @@ def _step(
 def j_tlat(inner: str = "tla", outer: str = "lip", path: str = "hard") -> Method:
     """Router, then the two weak experts, then the mixture (eq. 12 to 14)."""
     finder = _last(ATTACKS["tlga-r"])
+    # Lip counts the size of the router's scores, on which no route depends: they are small from the start.
+    small = {"router_gain": 0.005, "router_lam": 600.0} if outer == "lip" else {}
     return Method(
         (
             _step("router", ROUTER, clean_route, inner, outer, path),
@@ -106,7 +108,7 @@ def j_tlat(inner: str = "tla", outer: str = "lip", path: str = "hard") -> Method
             _step("moe", MOE, label, inner, outer, path),
         ),
         start=ADVERSARIAL,
-        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn", "ramp": 0.1},
+        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn", "ramp": 0.1, **small},
     )
 
 
@@ -121,9 +123,16 @@ METHODS: dict[str, Method] = {
     "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
     "j-tlat": j_tlat(),
     # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate,
-    # the router's own choice as its target, no balance term, the whole budget at once.
+    # the router's own choice as its target, no balance term, the whole budget at once, one weight of Lip for all parts.
     "j-tlat-printed": j_tlat(path="switch").but(
-        together=0.0, weak="both", assign="argmax", balance=0.0, ramp=0.0, lam=1e-4
+        together=0.0,
+        weak="both",
+        assign="argmax",
+        balance=0.0,
+        ramp=0.0,
+        lam=1e-4,
+        router_gain=1.0,
+        router_lam=1.0,
     ),
     # What of J-TLAT's gain is the common start.
     "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),

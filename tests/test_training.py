@@ -217,13 +217,14 @@ class TestSteps:
         expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
         torch.testing.assert_close(found, expected)
 
-    def test_the_routers_lipschitz_weight_is_lam_times_its_own(self, model: VideoMoE) -> None:
+    def test_the_routers_lipschitz_weight_is_lam_times_its_own(self) -> None:
+        model = build_model(FitSettings(**SMALL, router_gain=1.0).model(2))
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))
         noise = lambda like: torch.full_like(like, 0.5)  # noqa: E731
         model.eval()
 
         def loss(part: int, **given: float) -> float:
-            fit = FitSettings(**{**SMALL, "lam": 0.01, "inner_steps": 1, **given})
+            fit = FitSettings(**{**SMALL, "lam": 0.01, "inner_steps": 1, "router_lam": 1.0, **given})
             return step_loss(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
 
         assert loss(0, router_lam=30.0) == pytest.approx(loss(0, lam=0.3), rel=1e-5)

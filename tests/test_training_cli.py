@@ -90,8 +90,16 @@ class TestBadInput:
         (tmp_path / "set").mkdir()
         (tmp_path / "set" / "a.avi").write_bytes(b"")
         with (tmp_path / "set" / "manifest.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([["file", "label", "split"], ["a.avi", "a", "train"]])
+            csv.writer(file).writerows([["file", "label", "split"], ["a.avi", "a", "train"], ["a.avi", "b", "train"]])
         assert "val" in invoke("fit", "--data", tmp_path / "set", "--out", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_set_of_one_class(self, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        for name in ("a.avi", "b.avi"):
+            (tmp_path / "set" / name).write_bytes(b"")
+        (tmp_path / "set" / "manifest.csv").write_text("file,label,split\na.avi,only,train\nb.avi,only,val\n")
+        assert "two classes or more" in invoke("fit", "--data", tmp_path / "set", "--out", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_a_run_that_is_not_there(self, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
         raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
+    if len(clip_set.classes) < 2:
+        raise DataError(
+            f"{settings.data}: training needs two classes or more, and its only one is {clip_set.classes[0]!r}"
+        )
     model = build_model(settings.model(len(clip_set.classes)))
     precision.check_planes(model, settings.contract)
     if settings.init and run is None:

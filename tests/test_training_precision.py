@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from models import build_model
-from models.restore import OverUnder
+from models.restore import StripConv3d
 from runtime.clips import ClipContract
 from runtime.errors import BackendError
 from training import precision
-from training.precision import WIDE, Precision
+from training.precision import Precision
 from training.settings import FitSettings
 
+WIDE = StripConv3d.WIDEST
 NARROW = {"width": 2, "router_width": 2, "experts": 1, "blocks": (1, 0, 0, 0)}
 
 
@@ -42,14 +43,13 @@ def test_the_check_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_restoration_networks_doubled_planes_are_computed_in_full() -> None:
+@pytest.mark.parametrize("width", [65, 96, 130])
+def test_a_restoration_network_takes_its_doubled_planes_in_strips(width: int) -> None:
     check(WIDE, method="oud-m")
-    front, x = OverUnder(4).eval(), torch.rand(1, 3, 2, 8, 8)
-    widths: dict[str, torch.dtype] = {}
-    for name in ("at_double", "from_half"):
-        front.get_submodule(f"{name}.0").register_forward_hook(
-            lambda conv, x, y, name=name: widths.update({name: y.dtype})
-        )
-    with torch.autocast("cpu", torch.bfloat16):
-        front(x)
-    assert widths == {"at_double": torch.float32, "from_half": torch.bfloat16}
+    torch.manual_seed(0)
+    conv, x = StripConv3d(3, 4, 3, 1, 1, bias=False), torch.rand(2, 3, 2, 5, width)
+    whole = conv(x)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        in_strips = conv(x)
+    assert in_strips.shape == whole.shape
+    torch.testing.assert_close(in_strips.float(), whole, atol=0.02, rtol=0.02)

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from audit.device import require_cuda
 from models import VideoMoE
+from models.restore import StripConv3d
 from runtime.clips import ClipContract
 from runtime.errors import BackendError
 
-# Planes wider than this: torch 2.13's bfloat16 weight gradient of some 3D convolutions writes past its memory on
-# processors with matrix tiles (seen from 72 pixels on, never up to 65). Torch does not say which processor has them.
-WIDE = 64
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_GRADIENT = 5.0
 
@@ -38,7 +36,10 @@ class Precision:
         self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")
 
     def check_planes(self, model: VideoMoE, contract: ClipContract) -> None:
-        """Raises BackendError if a 3D convolution of `model` has planes that a processor cannot train in bf16."""
+        """Raises BackendError if a 3D convolution of `model` has planes that no processor can train in bf16 yet.
+
+        Torch does not say which processors have matrix tiles (models.restore.StripConv3d), so this is for all.
+        """
         if self.name != "bf16" or self.device != "cpu":
             return
         widths = [0]
@@ -51,14 +52,14 @@ class Precision:
         for part in (model.router, *model.experts):
             part = deepcopy(part).to("meta").eval()
             for conv in part.modules():
-                if isinstance(conv, nn.Conv3d):
+                if isinstance(conv, nn.Conv3d) and not isinstance(conv, StripConv3d):
                     conv.register_forward_hook(look)
             with self.loss():
                 part(clip)
-        if max(widths) > WIDE:
+        if max(widths) > StripConv3d.WIDEST:
             raise BackendError(
                 f"--precision bf16: a layer's planes would be {max(widths)} pixels wide, and a processor's bfloat16 "
-                f"gradients are wrong beyond {WIDE}; choose a smaller --size, or --precision fp32"
+                f"gradients are wrong beyond {StripConv3d.WIDEST}; choose a smaller --size, or --precision fp32"
             )
 
     def attack(self) -> AbstractContextManager[object]:

@@ -32,6 +32,9 @@ def audit(
         bool, typer.Option("--thorough", help="Run every attack on every clip: figures per attack, at more cost.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Attack in so many processes: same result.")] = 1,
+    attack_precision: Annotated[
+        str, typer.Option(help="Show attacks the twin in fp32 or bf16: faster where there is bf16, and no certificate.")
+    ] = "fp32",
     device: Annotated[str, typer.Option(help="Attack the twin on cpu, cuda or cuda:N.")] = "cpu",
     backend: Annotated[str, typer.Option(help="Replay the bundle in this backend of the runtime.")] = "cpu",
     source: Annotated[
@@ -59,6 +62,8 @@ def audit(
         raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
     if attach and limit is not None:
         raise HardrouteError("--attach: an audit with --limit certifies nothing; leave one of them out")
+    if attach and attack_precision != "fp32":
+        raise HardrouteError("--attach: only attacks in fp32 certify; leave --attack-precision out")
     if attach and bundle.is_dir() and not os.access(bundle, os.W_OK):
         raise HardrouteError(f"--attach: no permission to write into {bundle}")
     opened = Bundle.open(bundle)
@@ -74,11 +79,16 @@ def audit(
     from audit import certificate, screen
     from audit.certify import WORK, Means, certify
     from audit.device import open_device
+    from audit.half import require_precision
 
     open_device(device)
+    require_precision(attack_precision, device)
     started = time.perf_counter()
     with screen.progress() as show:
-        means = Means(thorough, sources, tuple(sources)[: len(plain)], out / WORK, workers, device, backend, show.phase)
+        undefended_ones = tuple(sources)[: len(plain)]
+        means = Means(
+            thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend, show.phase
+        )
         decoding = show.phase("decoding clips")
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
         result = certify(opened, clips, rules, means)

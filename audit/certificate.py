@@ -17,9 +17,10 @@ from runtime.seal import seal_name, write_sealed
 def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
-    An audit that was refused, or that looked at fewer clips than its policy asks for, certifies nothing.
+    An audit that was refused, that looked at fewer clips than its policy asks for, or whose attacks saw the model in
+    other arithmetic than its own, certifies nothing.
     """
-    if not report["verdict"]["passed"] or report["data"]["limit"] is not None:
+    if not report["verdict"]["passed"] or report["data"]["limit"] is not None or report["attack_precision"] != "fp32":
         return None
     gate = report["policy"]["content"]["attacks"]["gate_eps"]
     return {

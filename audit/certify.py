@@ -39,7 +39,7 @@ WORK = ".work"  # folder beside the report while the audit runs
 
 @dataclass(frozen=True)
 class Means:
-    """How an audit is carried out; but for `thorough` and `sources`, nothing that its result depends on.
+    """How an audit is carried out; but for `thorough`, `sources` and `precision`, nothing that its result depends on.
 
     Attributes:
         thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
@@ -47,6 +47,7 @@ class Means:
         undefended: names of those that were trained without a defence, and so must fall.
         work: folder that results are kept in as they come, and taken from if the same audit was cut short.
         processes: attack in so many; more than one only pays where there are cores for them.
+        precision: "bf16" shows attacks the twin in bfloat16; such an audit certifies nothing.
         device: that the twin is attacked on, as audit.device.open_device has it.
         backend: that the bundle is replayed in, as runtime.backends.open_backend has it.
         progress: gives, for the name of a phase, what to call with (done, total, what).
@@ -57,6 +58,7 @@ class Means:
     undefended: tuple[str, ...] = ()
     work: Path | None = None
     processes: int = 1
+    precision: str = "fp32"
     device: str = "cpu"
     backend: str = "cpu"
     progress: Callable[[str], Progress] = lambda phase: lambda done, total, what: None
@@ -111,7 +113,14 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
         models, rules = scaled(models, factors), policy.attacks
         model = models[AUDITED]
         key = key_of(
-            {"bundle": bundle.digest, "policy": policy.digest, "thorough": means.thorough}, clips.frames, clips.labels
+            {
+                "bundle": bundle.digest,
+                "policy": policy.digest,
+                "thorough": means.thorough,
+                "precision": means.precision,
+            },
+            clips.frames,
+            clips.labels,
         )
         journal = Journal(means.work, key) if means.work else None
         with _pool(means.processes, partial(load_twins, folders, means.device, factors)) as pool:
@@ -127,6 +136,7 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
                 progress=means.progress("attacks"),
                 journal=journal,
                 pool=pool,
+                precision=means.precision,
             )
             gate, foreign = rules.gate_eps / 255, None
             if means.sources:

@@ -15,6 +15,7 @@ from audit.attacks.objectives import shortfall
 from audit.budget import verify
 from audit.cost import Passes, counted
 from audit.eightbit import nearest_inside
+from audit.half import seen_by_attacks
 from audit.journal import Unit
 from audit.sources import AUDITED
 from audit.untouched import device_of
@@ -69,19 +70,25 @@ def attack_chunk(
     steps: int,
     seed: int,
     passes: Passes,
+    precision: str = "fp32",
 ) -> Unit:
     """Attacks clips x (n, 3, T, H, W) with labels y (n,). The model must be frozen and in eval mode.
 
     Args:
         smallest: (n,) smallest class margin of the clips in 8 bits so far at this eps.
         passes: counts on the model while this runs.
+        precision: what the attack sees the model in (audit.half); the verdict is the model's own.
 
     Raises BudgetError if the attack left its budget.
     """
     before = passes.total.copy()
     x, y = x.to(device_of(model)), y.to(device_of(model))
     # eps = 0 is the clean clip by definition, whatever an attack would make of it.
-    x_adv = attack(model, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed) if radius else x
+    x_adv = (
+        attack(seen_by_attacks(model, precision), x.clone(), y.clone(), eps=radius, steps=steps, seed=seed)
+        if radius
+        else x
+    )
     verify(name, x, x_adv, radius)
     x_adv = x_adv.detach()
     answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, radius)
@@ -111,8 +118,11 @@ def attack_by_name(
     smallest: np.ndarray,
     steps: int,
     seed: int,
+    precision: str = "fp32",
 ) -> Unit:
     """`attack_chunk` with what can be sent to another process: an attack's name, and arrays in place of tensors."""
     model, clips, labels = models[AUDITED], torch.from_numpy(x), torch.from_numpy(y)
     with frozen(model), counted(model) as passes:
-        return attack_chunk(model, find_attack(name), name, radius, clips, labels, smallest, steps, seed, passes)
+        return attack_chunk(
+            model, find_attack(name), name, radius, clips, labels, smallest, steps, seed, passes, precision
+        )

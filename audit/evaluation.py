@@ -106,6 +106,7 @@ def evaluate(
     progress: Progress | None = None,
     journal: Journal | None = None,
     pool: Pool | None = None,
+    precision: str = "fp32",
 ) -> Evaluation:
     """Attacks every clip that the model gets right, and reports per clip what holds.
 
@@ -123,6 +124,7 @@ def evaluate(
         progress: called with (done, total, what); both count steps of attacks on clips, for the time left.
         journal: keeps what is found as it is found; what it holds already is not attacked again.
         pool: processes to attack in, each with this model; attacks are then those of ATTACKS.
+        precision: "bf16" shows attacks the model in bfloat16, which is faster where the device has it.
 
     The verdict on a perturbed clip is a fresh `model(x_adv)`; attacks are not trusted with it.
 
@@ -134,7 +136,7 @@ def evaluate(
     if pool and isinstance(suite, Mapping):
         raise ValueError("other processes know attacks only by name: give names of ATTACKS, or no pool")
     with untouched(model), counted(model) as passes:
-        tally = Tally(model, x, y, radii, batch_size, passes)
+        tally = Tally(model, x, y, radii, batch_size, passes, precision)
         each, done = int(tally.clean.sum()), 0
         effort = {name: _effort(attack, steps, len(model.experts)) for name, attack in attacks.items()}
         total = sum(effort.values()) * len(radii) * each

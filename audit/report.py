@@ -67,6 +67,7 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
             "digest": data_digest(found.clips),
         },
         "thorough": evaluation.thorough,
+        "attack_precision": found.means.precision,
         "device": found.means.device,
         "backend": found.means.backend,
         "policy": {"digest": policy.digest, "content": policy.model_dump(mode="json")},

@@ -75,7 +75,8 @@ def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
     for path in written:
         console.print(f"{path.stem}: {path}", soft_wrap=True, markup=False)
     if found.passed and all(path.name != NAME for path in written):
-        console.print("no certificate: --limit looks at fewer clips than the policy asks for", soft_wrap=True)
+        why = "--limit looks at fewer clips than the policy asks for, or --attack-precision is not fp32"
+        console.print(f"no certificate: {why}", soft_wrap=True)
 
 
 def attached(place: Path | None) -> None:

@@ -23,9 +23,16 @@ class Tally:
     """Arrays over all N clips; `Evaluation` documents them. The model must be frozen and in eval mode."""
 
     def __init__(
-        self, model: VideoMoE, x: Tensor, y: Tensor, radii: tuple[float, ...], batch_size: int, passes: Passes
+        self,
+        model: VideoMoE,
+        x: Tensor,
+        y: Tensor,
+        radii: tuple[float, ...],
+        batch_size: int,
+        passes: Passes,
+        precision: str = "fp32",
     ) -> None:
-        self.model, self.x, self.y, self.radii, self._passes = model, x, y, radii, passes
+        self.model, self.x, self.y, self.radii, self._passes, self.precision = model, x, y, radii, passes, precision
         self.device = device_of(model)
         parts = [
             judge(model, x[i : i + batch_size].to(self.device), y[i : i + batch_size].to(self.device))
@@ -68,7 +75,7 @@ class Tally:
     def attack(self, attack: AttackFunction, name: str, radius: float, some: np.ndarray, steps: int, seed: int) -> Unit:
         """Attacks the clips `some` (indices); enters nothing."""
         x, y, smallest = self.x[some], self.y[some], self.margin[radius][some]
-        return attack_chunk(self.model, attack, name, radius, x, y, smallest, steps, seed, self._passes)
+        return attack_chunk(self.model, attack, name, radius, x, y, smallest, steps, seed, self._passes, self.precision)
 
     def job(
         self, attack: AttackFunction, name: str, radius: float, some: np.ndarray, steps: int, seed: int
@@ -77,7 +84,7 @@ class Tally:
 
         def arguments() -> tuple[object, ...]:
             x, y = self.x[some].cpu().numpy(), self.y[some].cpu().numpy()
-            return name, radius, x, y, self.margin[radius][some], steps, seed
+            return name, radius, x, y, self.margin[radius][some], steps, seed, self.precision
 
         here = partial(self.attack, attack, name, radius, some, steps, seed)
         return Job(name, radius, some, here, attack_by_name, arguments)

@@ -84,13 +84,22 @@ def trained(entry: Entry) -> None:
 
 
 def audited(entry: Entry, policy: Policy) -> None:
-    """Runs every attack of the policy on every clip; the gate's verdict does not matter here."""
+    """Runs every attack of the policy on every clip; the gate's verdict does not matter here.
+
+    After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32.
+    """
     if (entry.audit / "report.json").exists():
         return
     began, bundle, settings = time.monotonic(), Bundle.open(entry.bundle), entry.settings
     clip_set = chosen_clips(open_set(settings.data), bundle, policy, None)
     clips = ordered(load_clips(clip_set, settings.contract), bundle)
-    result = certify(bundle, clips, policy, Means(thorough=True, work=entry.audit / ".work", device=settings.device))
+    means = Means(
+        thorough=True,
+        work=entry.audit / ".work",
+        precision="bf16" if settings.precision == "bf16" else "fp32",
+        device=settings.device,
+    )
+    result = certify(bundle, clips, policy, means)
     result.write(entry.audit, clip_set.name, None, time.monotonic() - began)
 
 
@@ -107,6 +116,8 @@ def row(entry: Entry, classes: int) -> dict[str, Any]:
         "training_seconds": sum(epoch["seconds"] for epoch in run.metrics),
         "load_entropy": report["router"]["clean"]["entropy"],
         "bundle": report["bundle"]["digest"],
+        "attack_precision": report["attack_precision"],
+        "router_spread": report["router"]["spread"],
         **found,
     }
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.device import require_cuda
+from audit.half import has_bf16
 from models import VideoMoE
 from models.restore import StripConv3d
 from runtime.clips import ClipContract
@@ -28,7 +29,7 @@ class Precision:
             require_cuda(device)
         if name == "fp16" and device != "cuda":
             raise BackendError("--precision fp16 needs --device cuda; on a CPU train in bf16 or fp32")
-        if name == "bf16" and device == "cpu" and not _has_bf16():
+        if name == "bf16" and device == "cpu" and not has_bf16():
             raise BackendError("--precision bf16: this processor has no bfloat16, and would be slower; take fp32")
         if name == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
@@ -79,7 +80,3 @@ class Precision:
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         self._scaler.step(optimizer)
         self._scaler.update()
-
-
-def _has_bf16() -> bool:
-    return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

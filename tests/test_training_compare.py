@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from runtime.errors import DataError, HardrouteError
 from training.__main__ import app
+from training.compare import table
 
 POLICY = """
 schema_version = 1
@@ -64,6 +65,17 @@ def test_one_command_gives_one_table_and_goes_on_where_it_was(tmp_path: Path) ->
     lines = (tmp_path / "out" / "compare.md").read_text().splitlines()
     assert len({line.count("|") for line in lines[2:]}) == 1 and len(lines) == 6
     assert "| j-tlat | 0 | 2 |" in said
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_small_scores_do_not_make_a_router_look_steadier(tmp_path: Path) -> None:
+    accuracy = {"CLEAN": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 8}}
+    row = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
+    row |= {"lips_j": None, "gflops": {"routed": 1.0}, "load_entropy": 1.0}
+    large = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
+    small = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
+    *_, first, second = table([large, small, {**row, "lips_r": None, "router_spread": 0.0}]).splitlines()[:-1]
+    assert "| 0.5 | 0.25 | - |" in first and "| 0.005 | 0.25 | - |" in second
 
 
 def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:

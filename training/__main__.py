@@ -11,6 +11,7 @@ from runtime.clips import open_set
 from runtime.clips.sampling import MAX_CLIPS
 from runtime.engine import Engine
 from runtime.errors import main
+from training.chart import draw
 from training.compare import compare, table
 from training.evaluation import evaluate_videos
 from training.export import export_bundle
@@ -77,7 +78,8 @@ def compare_methods(
     rows = compare(chosen, settings_from({"data": data, **given, "method": reference}), out, rules, typer.echo)
     write_text(out / "compare.md", table(rows))
     typer.echo(table(rows))
-    typer.echo(f"written: {out / 'compare.json'}, {out / 'compare.md'}")
+    draw(out / "compare.png", rows)
+    typer.echo(f"written: {out / 'compare.json'}, {out / 'compare.md'}, {out / 'compare.png'}")
 
 
 @app.command()

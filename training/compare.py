@@ -125,7 +125,7 @@ def row(entry: Entry, classes: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in the shape of the paper's Tab. 2, as Markdown: per cent with 95 % Wilson intervals."""
     columns = list(rows[0]["accuracy"])
-    head = ["method", "seed", "epochs", *columns, "Lips-R", "Lips-J", "GFLOPs", "load entropy"]
+    head = ["method", "seed", "epochs", *columns, "Lips-R", "Lips-R / spread", "Lips-J", "GFLOPs", "load entropy"]
     lines = [head, ["---"] * len(head)]
     for each in rows:
         cells = [each["method"], str(each["seed"]), str(each["epochs"])]
@@ -133,7 +133,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells.append(
                 f"{100 * found['share']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})" if found else "-"
             )
-        slopes = [each[name]["mean"] if each[name] else None for name in ("lips_r", "lips_j")]
+        router, joint = (each[name]["mean"] if each[name] else None for name in ("lips_r", "lips_j"))
+        # Lips-R shrinks with the router's scores, and routes do not: what it is of their spread does not.
+        relative = router / each["router_spread"] if router is not None and each["router_spread"] else None
+        slopes = [router, relative, joint]
         cells += ["-" if slope is None else f"{slope:.3g}" for slope in slopes]
         cells += [f"{each['gflops']['routed']:.3f}", f"{each['load_entropy']:.2f}"]
         lines.append(cells)

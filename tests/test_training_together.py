@@ -77,6 +77,18 @@ def test_the_leader_sees_every_clip_and_a_router_without_a_step_of_its_own_waits
     assert all(torch.equal(tensor, router[name]) for name, tensor in trainer.model.router.state_dict().items())
 
 
+def test_kinds_share_the_clips_and_step_as_often_as_one(tmp_path: Path) -> None:
+    counts = []
+    for kinds in ("r3d18", "r3d18,tsm"):
+        fit = FitSettings(**{**MIXED, "method": "plain", "expert": kinds, "batch": 4, "together": 1.0, "epochs": 1})
+        run = Run.create(tmp_path / kinds, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+        trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
+        trainer.go()
+        steps = {int(state["step"]) for state in trainer.optimizer.state.values()}
+        counts.append((run.metrics[0]["passes"]["expert_forward"], steps))
+    assert counts == [(16, {4}), (16, {4})]
+
+
 def test_a_run_cut_between_together_and_apart_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", together=0.5)
     fit = FitSettings(**{**MIXED, "together": 0.5})

@@ -43,14 +43,17 @@ def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) 
     torch.manual_seed(0)
     method, spec = find_method(settings.method), settings.model(classes)
     whole = build_model(spec)
-    work = [(whole, step) for step in method.steps if not together or step.part == "router"]
+    work = [(whole, step, 1) for step in method.steps if not together or step.part == "router"]
     if together:
-        work += [(leader, method.start or method.steps[-1]) for leader in leaders(whole, groups_of(spec.experts))]
+        led = leaders(whole, groups_of(spec.experts))
+        work += [(leader, method.start or method.steps[-1], len(led)) for leader in led]
     x, y = torch.rand(CLIPS, *settings.contract.shape), torch.arange(CLIPS) % classes
-    with Operations() as counted:
-        for model, step in work:
+    total = 0.0
+    for model, step, shares in work:
+        with Operations() as counted:
             step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
-    return counted.total / CLIPS
+        total += counted.total / shares
+    return total / CLIPS
 
 
 def run_flops(settings: FitSettings, classes: int) -> float:

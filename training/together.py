@@ -19,6 +19,15 @@ def groups_of(kinds: Sequence[Hashable]) -> list[list[int]]:
     return [[i for i, kind in enumerate(kinds) if kind == first] for first in dict.fromkeys(kinds)]
 
 
+def share_of(batch: int, shares: int, shards: int) -> int:
+    """Clips in a batch of one of `shares` kinds that share the clips: whole shards, of two clips or more.
+
+    >>> share_of(32, 4, 1), share_of(8, 4, 2), share_of(6, 1, 1)
+    (8, 4, 6)
+    """
+    return shards * max(batch // (shares * shards), 2)
+
+
 def leaders(model: VideoMoE, groups: Sequence[Sequence[int]]) -> list[VideoMoE]:
     """The first expert of each group as a mixture of one; it shares the model's weights."""
     return [VideoMoE(ConstantRouter(), [model.experts[first]]) for first, *_ in groups]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from training.precision import Precision
 from training.run import Run, validated
 from training.settings import FitSettings
 from training.team import Team
-from training.together import groups_of, leaders, spread
+from training.together import groups_of, leaders, share_of, spread
 from training.trainee import Trainee
 from training.validation import validate
 from training.watch import Watch
@@ -115,17 +116,20 @@ class Trainer:
     def _apart(self, epoch: int) -> dict[str, float]:
         """One epoch of the schedule; the mean loss of each step."""
         steps = self.method.steps
-        return {step.part: self._sweep(self.whole, epoch, i, len(steps), step) for i, step in enumerate(steps)}
+        return {step.part: self._sweep(self.whole, step, 1, epoch, i, len(steps)) for i, step in enumerate(steps)}
 
     def _together(self, epoch: int) -> dict[str, float]:
-        """One epoch in which the experts of each kind learn as one, and the router as ever."""
+        """One epoch in which the experts of each kind learn as one, and the router as ever.
+
+        Each kind takes a random share of the clips, so that an epoch costs what it costs with experts of one kind.
+        """
         method, kinds = self.method, [self.run.record.spec.experts[first].kind for first, *_ in self.groups]
-        sweeps = [("router", self.whole, step) for step in method.steps if step.part == "router"]
-        sweeps += [
-            (kind, leader, method.start or method.steps[-1]) for kind, leader in zip(kinds, self.leaders, strict=True)
-        ]
+        sweeps = [("router", self.whole, step, 1) for step in method.steps if step.part == "router"]
+        one = method.start or method.steps[-1]
+        sweeps += [(kind, leader, one, len(kinds)) for kind, leader in zip(kinds, self.leaders, strict=True)]
         losses = {
-            name: self._sweep(trainee, epoch, i, len(sweeps), step) for i, (name, trainee, step) in enumerate(sweeps)
+            name: self._sweep(trainee, step, shares, epoch, i, len(sweeps))
+            for i, (name, trainee, step, shares) in enumerate(sweeps)
         }
         spread(self.model.experts, self.groups, self.optimizer)
         spread(self._averaged.experts, self.groups)
@@ -142,13 +146,14 @@ class Trainer:
             precision=self.precision,
         )  # fmt: skip
 
-    def _sweep(self, trainee: Trainee, epoch: int, number: int, count: int, step: Step) -> float:
-        """Step `number` of an epoch's `count` steps, over all training clips; the mean loss."""
+    def _sweep(self, trainee: Trainee, step: Step, shares: int, epoch: int, number: int, count: int) -> float:
+        """Mean loss of an epoch's step `number` of `count`, over one of `shares` of the clips in smaller batches."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
         with trainee.only(step.part):
             total, done = 0.0, 0
-            for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
+            size = share_of(self.fit.batch, shares, self.fit.shards)
+            for x, y in islice(batches(self.train, size, self.fit.device, order), self.batches_per_step):
                 progress = (epoch + (number + done / self.batches_per_step) / count) / self.fit.epochs
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.fit.lr * learning_rate(progress)

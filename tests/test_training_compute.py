@@ -43,6 +43,15 @@ def test_each_inner_step_adds_a_forward_pass_and_the_clip_half_of_a_backward_one
     assert 2 / 3 < (two - one) / cost(method="plain", experts=1) < 1
 
 
+@pytest.mark.parametrize("method", ["plain", "at-m"])
+def test_experts_of_several_kinds_cost_their_mean(method: str) -> None:
+    first, second, both = (
+        cost(method=method, expert=kinds, experts=2) for kinds in ("r3d18", "slowfast", "r3d18,slowfast")
+    )
+    assert abs(first - second) > 0.1 * first
+    assert both == pytest.approx((first + second) / 2, rel=1e-3)
+
+
 def test_equal_compute_gives_a_dearer_method_fewer_epochs() -> None:
     reference = FitSettings(**SMALL, method="at-m", epochs=60)
     assert equal_epochs(reference, reference, 3) == 60

@@ -4,16 +4,34 @@ import functools
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from models import build_model
+from models import VideoMoE, build_model
 from training.losses import step_loss
 from training.methods import find_method
 from training.settings import FitSettings
 from training.together import groups_of, leaders
 
-CLIPS = 4
+EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (audit.attacks.steady)
+
+
+class EvenRouter(nn.Module):
+    """A router that costs what it costs and sends as many clips to each expert as to any other.
+
+    Experts of several kinds differ in cost, and where an untrained router sends its clips is chance.
+    """
+
+    def __init__(self, router: nn.Module) -> None:
+        super().__init__()
+        self.router = router
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.router(x)
+        clips, experts = scores.shape
+        away = (torch.arange(experts) - torch.arange(clips)[:, None]) % experts
+        return 0 * scores - away
 
 
 class Operations(TorchDispatchMode):
@@ -37,23 +55,26 @@ class Operations(TorchDispatchMode):
 def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) -> float:
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 
-    Forward and backward passes of inner attacks and outer losses, counted on random clips by the layers' shapes; what
-    the optimiser and validation add is left out. `together`: in an epoch in which the experts of a kind learn as one.
+    Forward and backward passes of inner attacks and outer losses, counted on random clips, an even share for each
+    expert, by the layers' shapes; what the optimiser and validation add is left out. `together`: in an epoch in which
+    the experts of a kind learn as one.
     """
     torch.manual_seed(0)
     method, spec = find_method(settings.method), settings.model(classes)
     whole = build_model(spec)
+    whole = VideoMoE(EvenRouter(whole.router), whole.experts)
+    clips = len(whole.experts) * EACH
     work = [(whole, step, 1) for step in method.steps if not together or step.part == "router"]
     if together:
         led = leaders(whole, groups_of(spec.experts))
         work += [(leader, method.start or method.steps[-1], len(led)) for leader in led]
-    x, y = torch.rand(CLIPS, *settings.contract.shape), torch.arange(CLIPS) % classes
+    x, y = torch.rand(clips, *settings.contract.shape), torch.arange(clips) % classes
     total = 0.0
     for model, step, shares in work:
         with Operations() as counted:
             step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
         total += counted.total / shares
-    return total / CLIPS
+    return total / clips
 
 
 def run_flops(settings: FitSettings, classes: int) -> float:

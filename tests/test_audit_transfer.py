@@ -235,9 +235,9 @@ def test_a_model_that_foreign_clips_fell_more_than_its_own_attacks_is_refused(
     assert any("from clear" in name for clip in report["clips"] for name in clip["felled_by"]["2"])
 
 
-@pytest.mark.parametrize(("eps", "falls"), [(1, False), (24, True)])
-def test_an_undefended_model_must_fall(audited: WithSource, eps: int, falls: bool) -> None:
-    text = lax_policy(audited.policy).read_text()
+@pytest.mark.parametrize(("eps", "steps", "falls"), [(1, 1, False), (24, 3, True)])
+def test_an_undefended_model_must_fall(audited: WithSource, eps: int, steps: int, falls: bool) -> None:
+    text = lax_policy(audited.policy).read_text().replace("steps = 3", f"steps = {steps}")
     audited.policy.write_text(text.replace("[1, 2]", f"[{eps}]").replace("gate_eps = 2", f"gate_eps = {eps}"))
     code = audited.run("--undefended", f"plain={audited.bundle}", "--source", f"other={audited.other}")
     check = next(check for check in audited.report()["verdict"]["checks"] if check["name"] == "plain falls")

@@ -35,10 +35,12 @@ def require_precision(precision: str, device: str) -> None:
     """Raises BackendError for an unknown precision, and for bf16 on a device that has none."""
     if precision not in PRECISIONS:
         raise BackendError(f"--attack-precision {precision}: choose one of {', '.join(PRECISIONS)}")
-    if precision == "bf16" and not (has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported()):
+    if precision == "bf16" and not has_bf16(device):
         raise BackendError(f"--attack-precision bf16: {device} has no bfloat16, and would be slower; take fp32")
 
 
-def has_bf16() -> bool:
-    """Whether this processor computes in bfloat16."""
+def has_bf16(device: str) -> bool:
+    """Whether "cpu", this processor, or a GPU computes in bfloat16."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
     return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

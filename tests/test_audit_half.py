@@ -26,7 +26,7 @@ def model() -> VideoMoE:
 
 @pytest.fixture
 def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Audited:
-    monkeypatch.setattr(half, "has_bf16", lambda: True)
+    monkeypatch.setattr(half, "has_bf16", lambda device: True)
     return Audited(tmp_path, monkeypatch, capsys)
 
 
@@ -88,7 +88,7 @@ def test_a_precision_that_cannot_be(audited: Audited, words: list[str], says: st
 
 
 def test_a_processor_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(half, "has_bf16", lambda: False)
+    monkeypatch.setattr(half, "has_bf16", lambda device: False)
     with pytest.raises(BackendError, match="no bfloat16"):
         require_precision("bf16", "cpu")
     require_precision("fp32", "cpu")

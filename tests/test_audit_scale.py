@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from audit.attacks import ATTACKS
 from audit.scale import factor_for, scaled, spread
 from models import VideoMoE
+from tests.audit_models import answers, eight_bit_clips, mixture
 from tests.test_audit_cli import Audited
 
 EPS = 2 / 255
@@ -55,9 +56,7 @@ def test_the_factor_is_a_power_of_two_that_brings_the_spread_near_one(size: floa
 
 def test_scaling_changes_no_route_and_no_logit() -> None:
     torch.manual_seed(0)
-    router = nn.Sequential(nn.Flatten(), nn.Linear(24, 4))
-    model = VideoMoE(router, [nn.Sequential(nn.Flatten(), nn.Linear(24, 3)) for _ in range(4)]).eval()
-    x = torch.rand(64, 3, 2, 2, 2)
+    model, x = mixture(experts=4, classes=3), eight_bit_clips(64)
     other = scaled({"m": model}, {"m": 2.0**9})["m"]
     assert torch.equal(other.outputs(x).route, model.outputs(x).route)
     assert torch.equal(other(x), model(x))
@@ -95,10 +94,8 @@ class TestSmallScores:
 
     def test_would_blind_an_attack_that_adds_losses(self) -> None:
         torch.manual_seed(1)
-        router = nn.Sequential(nn.Flatten(), nn.Linear(24, 4))
-        model = VideoMoE(router, [nn.Sequential(nn.Flatten(), nn.Linear(24, 3)) for _ in range(4)]).eval()
-        x = torch.rand(200, 3, 2, 2, 2)
-        y = model(x).argmax(1).detach()
+        model, x = mixture(experts=4, classes=3), eight_bit_clips(200)
+        y = answers(model, x)
         flips = []
         for factor in (1.0, 2.0**-12):
             twin = scaled({"m": model}, {"m": factor})["m"]

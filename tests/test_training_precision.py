@@ -18,7 +18,7 @@ NARROW = {"width": 2, "router_width": 2, "experts": 1, "blocks": (1, 0, 0, 0)}
 @pytest.fixture(autouse=True)
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is computed in it here.
-    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
 
 
 def check(size: int, name: str = "bf16", **settings: object) -> None:

@@ -29,9 +29,9 @@ class Precision:
             require_cuda(device)
         if name == "fp16" and device != "cuda":
             raise BackendError("--precision fp16 needs --device cuda; on a CPU train in bf16 or fp32")
-        if name == "bf16" and device == "cpu" and not has_bf16():
+        if name == "bf16" and device == "cpu" and not has_bf16(device):
             raise BackendError("--precision bf16: this processor has no bfloat16, and would be slower; take fp32")
-        if name == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        if name == "bf16" and device == "cuda" and not has_bf16(device):
             raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
         self.name, self.device = name, device
         self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")

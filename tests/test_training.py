@@ -171,7 +171,7 @@ class TestSteps:
         trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
         before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         # The first epoch starts at a learning rate of zero; take a batch from the middle of the warm-up.
-        trainer._sweep(trainer.whole, trainer.method.steps[number], 1, 1, number, 3)
+        trainer._sweep(trainer.whole, trainer.method.steps[number], 1, number, 3)
         changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
         assert changed
         assert all(name.startswith(moved) for name in changed)

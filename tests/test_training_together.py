@@ -11,23 +11,15 @@ import torch
 from models import VideoMoE
 from tests.test_training import SMALL, Silent, two_signals
 from training.compute import equal_epochs, flops_per_clip, run_flops
-from training.run import Run, RunRecord
+from training.run import Run, RunRecord, best_of
 from training.settings import FitSettings
-from training.together import groups_of
 from training.trainer import Trainer
 
-MIXED: dict[str, Any] = {
-    **SMALL,
-    "method": "j-tlat",
-    "experts": 3,
-    "expert": "r3d18,tsm",
-    "epochs": 2,
-    "inner_steps": 1,
-}
+THREE: dict[str, Any] = {**SMALL, "method": "j-tlat", "experts": 3, "expert": "tsm", "epochs": 2, "inner_steps": 1}
 
 
 def trained(folder: Path, **settings: Any) -> Trainer:
-    fit = FitSettings(**{**MIXED, **settings})
+    fit = FitSettings(**{**THREE, **settings})
     run = Run.create(folder, RunRecord(settings=fit, classes=("a", "b"), tools={}))
     trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
     trainer.go()
@@ -39,23 +31,37 @@ def same(model: VideoMoE, one: int, other: int) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_kinds_are_grouped_in_the_order_of_their_first() -> None:
-    assert groups_of(["a", "b", "a"]) == [[0, 2], [1]]
-    assert groups_of(["a"]) == [[0]]
-
-
 def test_experts_of_a_kind_are_one_at_first_and_part_afterwards(tmp_path: Path) -> None:
     together = trained(tmp_path / "together", together=1.0)
     for model in (together.model, together.exported):
-        assert same(model, 0, 2)
-        assert not same(model, 0, 1)
-    assert list(together.run.metrics[0]["loss"]) == ["router", "r3d18", "tsm"]
+        assert same(model, 0, 1) and same(model, 0, 2)
+    assert list(together.run.metrics[0]["loss"]) == ["router", "tsm"]
     parted = trained(tmp_path / "parted", together=0.5)
-    assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [
-        ["router", "r3d18", "tsm"],
-        ["router", "experts", "moe"],
-    ]
+    assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [["router", "tsm"], ["router", "experts", "moe"]]
     assert not same(parted.model, 0, 2)
+
+
+def test_experts_of_several_kinds_start_as_adversarial_training_of_the_mixture(tmp_path: Path) -> None:
+    kinds = {"expert": "r3d18,tsm", "router_gain": 1.0, "ramp": 0.3}
+    started = trained(tmp_path / "started", together=1.0, **kinds)
+    plainly = trained(tmp_path / "plainly", method="at-m", **kinds)
+    assert [list(epoch["loss"]) for epoch in started.run.metrics] == [["moe"], ["moe"]]
+    for name, tensor in plainly.model.state_dict().items():
+        assert torch.equal(tensor, started.model.state_dict()[name]), name
+    fit = FitSettings(**{**THREE, **kinds, "epochs": 1, "together": 0.0})
+    assert flops_per_clip(fit, 2, together=True) == flops_per_clip(fit.model_copy(update={"method": "at-m"}), 2)
+    parted = trained(tmp_path / "parted", together=0.5, **kinds)
+    assert list(parted.run.metrics[1]["loss"]) == ["router", "experts", "moe"]
+    assert not same(parted.model, 0, 2)
+
+
+def test_the_best_epoch_is_one_whose_experts_have_parted(tmp_path: Path) -> None:
+    run = trained(tmp_path, together=0.75, epochs=4).run
+    assert [epoch.get("copies") for epoch in run.metrics] == [True, True, True, None]
+    raised = [{**epoch, "robust": 1.0 if "copies" in epoch else 0.0} for epoch in run.metrics]
+    assert best_of(raised)["epoch"] == 4
+    assert best_of(raised[:3])["epoch"] == 3
+    assert not same(run.load_best(), 0, 1)
 
 
 def test_a_follower_goes_on_with_its_leaders_optimiser_state(tmp_path: Path) -> None:
@@ -68,7 +74,7 @@ def test_a_follower_goes_on_with_its_leaders_optimiser_state(tmp_path: Path) -> 
 
 
 def test_the_leader_sees_every_clip_and_a_router_without_a_step_of_its_own_waits(tmp_path: Path) -> None:
-    fit = FitSettings(**{**MIXED, "method": "plain", "expert": "r3d18", "together": 1.0, "epochs": 1})
+    fit = FitSettings(**{**THREE, "method": "plain", "together": 1.0, "epochs": 1})
     run = Run.create(tmp_path, RunRecord(settings=fit, classes=("a", "b"), tools={}))
     trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
     router = {name: tensor.clone() for name, tensor in trainer.model.router.state_dict().items()}
@@ -77,21 +83,9 @@ def test_the_leader_sees_every_clip_and_a_router_without_a_step_of_its_own_waits
     assert all(torch.equal(tensor, router[name]) for name, tensor in trainer.model.router.state_dict().items())
 
 
-def test_kinds_share_the_clips_and_step_as_often_as_one(tmp_path: Path) -> None:
-    counts = []
-    for kinds in ("r3d18", "r3d18,tsm"):
-        fit = FitSettings(**{**MIXED, "method": "plain", "expert": kinds, "batch": 4, "together": 1.0, "epochs": 1})
-        run = Run.create(tmp_path / kinds, RunRecord(settings=fit, classes=("a", "b"), tools={}))
-        trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Silent())
-        trainer.go()
-        steps = {int(state["step"]) for state in trainer.optimizer.state.values()}
-        counts.append((run.metrics[0]["passes"]["expert_forward"], steps))
-    assert counts == [(16, {4}), (16, {4})]
-
-
 def test_a_run_cut_between_together_and_apart_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", together=0.5)
-    fit = FitSettings(**{**MIXED, "together": 0.5})
+    fit = FitSettings(**{**THREE, "together": 0.5})
     cut = Run.create(tmp_path / "cut", RunRecord(settings=fit, classes=("a", "b"), tools={}))
 
     class Killed(Exception):

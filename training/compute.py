@@ -12,7 +12,7 @@ from models import VideoMoE, build_model
 from training.losses import step_loss
 from training.methods import find_method
 from training.settings import FitSettings
-from training.together import groups_of, leaders
+from training.together import alike, common_steps, leader
 
 EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (audit.attacks.steady)
 
@@ -56,33 +56,31 @@ def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) 
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 
     Forward and backward passes of inner attacks and outer losses, counted on random clips, an even share for each
-    expert, by the layers' shapes; what the optimiser and validation add is left out. `together`: in an epoch in which
-    the experts of a kind learn as one.
+    expert, by the layers' shapes; what the optimiser and validation add is left out. `together`: in an epoch of the
+    start (training.together).
     """
     torch.manual_seed(0)
     method, spec = find_method(settings.method), settings.model(classes)
     whole = build_model(spec)
     whole = VideoMoE(EvenRouter(whole.router), whole.experts)
     clips = len(whole.experts) * EACH
-    work = [(whole, step, 1) for step in method.steps if not together or step.part == "router"]
-    if together:
-        led = leaders(whole, groups_of(spec.experts))
-        work += [(leader, method.start or method.steps[-1], len(led)) for leader in led]
+    steps = common_steps(method, alike(spec.experts)) if together else [(step, False) for step in method.steps]
     x, y = torch.rand(clips, *settings.contract.shape), torch.arange(clips) % classes
     total = 0.0
-    for model, step, shares in work:
+    for step, first in steps:
+        model = (leader(whole) if first else whole).train()
         with Operations() as counted:
-            step_loss(step, model.train(), x, y, settings.eps, settings, torch.zeros_like).backward()
-        total += counted.total / shares
+            step_loss(step, model, x, y, settings.eps, settings, torch.zeros_like).backward()
+        total += counted.total
     return total / clips
 
 
 def run_flops(settings: FitSettings, classes: int) -> float:
     """Operations that one training clip costs in a whole run."""
-    alike = settings.model_copy(update={"epochs": 1, "together": 0.0})  # one count for any number of epochs
+    one = settings.model_copy(update={"epochs": 1, "together": 0.0})  # one count for any number of epochs
     together = settings.epochs_together
-    flops = (settings.epochs - together) * flops_per_clip(alike, classes)
-    return flops + (together * flops_per_clip(alike, classes, together=True) if together else 0)
+    flops = (settings.epochs - together) * flops_per_clip(one, classes)
+    return flops + (together * flops_per_clip(one, classes, together=True) if together else 0)
 
 
 def equal_epochs(settings: FitSettings, reference: FitSettings, classes: int) -> int:

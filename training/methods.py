@@ -47,8 +47,7 @@ class Method:
         steps: its schedule.
         network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
         restore: a restoration network sits before router and experts (models.restore).
-        start: the step of one expert while all learn as one (`FitSettings.together`); None: the last of `steps`. Steps
-            of the router are taken then as well, so that it is ready when the experts part.
+        start: the step of the experts in the start (`FitSettings.together`); None: the last of `steps`.
         settings: fields of FitSettings whose default is another one for this method.
     """
 

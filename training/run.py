@@ -124,8 +124,12 @@ class Run:
 
 
 def best_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """The epoch of the highest robust validation accuracy; of equals the latest, which trained longest."""
-    return max(reversed(validated(metrics)), key=lambda epoch: epoch["robust"])
+    """The epoch of the highest robust validation accuracy; of equals the latest, which trained longest.
+
+    One whose experts were still copies of each other ("copies") is last in line: that is a single network, for which a
+    router has nothing to decide.
+    """
+    return max(reversed(validated(metrics)), key=lambda epoch: ("copies" not in epoch, epoch["robust"]))
 
 
 def validated(metrics: Sequence[Mapping[str, Any]]) -> list[Any]:

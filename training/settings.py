@@ -52,7 +52,7 @@ class FitSettings(BaseModel):
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
     router_lam: Weight = says(1.0, "what the router's step multiplies lam by")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
-    together: Share = says(0.0, "share of the epochs, at the start, in which the experts of a kind learn as one")
+    together: Share = says(0.0, "share of the epochs, at the start, in which experts of one kind learn as one")
     weak: Literal["both", "drawn"] = says("both", "weak experts a clip trains: both, or one drawn by its weight")
     ramp: Share = says(0.3, "share of the run over which the budget grows from 0 to eps")
     assign: Literal["balanced", "argmax"] = says("balanced", "targets of the router step: an even split, or its own")
@@ -81,7 +81,7 @@ class FitSettings(BaseModel):
 
     @property
     def epochs_together(self) -> int:
-        """Epochs at the start in which the experts of a kind learn as one; none where there is one expert."""
+        """Epochs of the start (training.together); none where there is one expert."""
         return round(self.together * self.epochs) if find_method(self.method).network == "mixture" else 0
 
     @property

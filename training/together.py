@@ -1,47 +1,47 @@
-"""The start of a run in which all experts of a kind learn as one, from every clip.
+"""The start of a run, before experts specialise.
 
-Hard routing shows an expert only the clips that are sent to it: a quarter of the set for each of four. While they are
-one, each has seen all of it; then they part and specialise. (For dense networks: sparse upcycling, Komatsuzaki et
-al. 2023.)
+Hard routing shows an expert only the clips that are sent to it: a quarter of the set for each of four. Experts of one
+kind are one network at first, which sees every clip; then they part. (For dense networks: sparse upcycling, Komatsuzaki
+et al. 2023.) Experts of several kinds cannot stand for one another, and do not learn at one pace: there the start is
+the mixture's own, and its router finds out which of them is right about which clips.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from models import VideoMoE
+from models import ExpertSpec, VideoMoE
 from models.router import ConstantRouter
+from training.methods import Method, Step
 
 
-def groups_of(kinds: Sequence[Hashable]) -> list[list[int]]:
-    """Indices of equal kinds together, in the order of their first: ("a", "b", "a") -> [[0, 2], [1]]."""
-    return [[i for i, kind in enumerate(kinds) if kind == first] for first in dict.fromkeys(kinds)]
+def alike(experts: Sequence[ExpertSpec]) -> bool:
+    """Whether one expert's weights fit all others."""
+    return len(set(experts)) == 1
 
 
-def share_of(batch: int, shares: int, shards: int) -> int:
-    """Clips in a batch of one of `shares` kinds that share the clips: whole shards, of two clips or more.
+def common_steps(method: Method, one: bool) -> list[tuple[Step, bool]]:
+    """The steps of an epoch of the start, each with whether the first expert alone takes it; `one`: experts are alike.
 
-    >>> share_of(32, 4, 1), share_of(8, 4, 2), share_of(6, 1, 1)
-    (8, 4, 6)
+    The router takes its own steps beside the experts, so that it is ready when they part.
     """
-    return shards * max(batch // (shares * shards), 2)
+    start = method.start or method.steps[-1]
+    return [(step, False) for step in method.steps if one and step.part == "router"] + [(start, one)]
 
 
-def leaders(model: VideoMoE, groups: Sequence[Sequence[int]]) -> list[VideoMoE]:
-    """The first expert of each group as a mixture of one; it shares the model's weights."""
-    return [VideoMoE(ConstantRouter(), [model.experts[first]]) for first, *_ in groups]
+def leader(model: VideoMoE) -> VideoMoE:
+    """The first expert as a mixture of one; it shares the model's weights."""
+    return VideoMoE(ConstantRouter(), [model.experts[0]])
 
 
-def spread(
-    experts: nn.ModuleList, groups: Sequence[Sequence[int]], optimizer: torch.optim.Optimizer | None = None
-) -> None:
-    """Makes each expert of a group a copy of the group's first, with the optimiser's state if one is given."""
-    for first, *others in groups:
-        for other in others:
-            experts[other].load_state_dict(experts[first].state_dict())
-            if optimizer is None:
-                continue
-            for theirs, mine in zip(experts[first].parameters(), experts[other].parameters(), strict=True):
-                if theirs in optimizer.state and theirs is not mine:
-                    optimizer.state[mine] = {k: v.clone() for k, v in optimizer.state[theirs].items()}
+def spread(experts: nn.ModuleList, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Makes each expert a copy of the first, with the optimiser's state if one is given."""
+    first, *others = experts
+    for other in others:
+        other.load_state_dict(first.state_dict())
+        if optimizer is None:
+            continue
+        for theirs, mine in zip(first.parameters(), other.parameters(), strict=True):
+            if theirs in optimizer.state and theirs is not mine:
+                optimizer.state[mine] = {k: v.clone() for k, v in optimizer.state[theirs].items()}

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +21,7 @@ from training.precision import Precision
 from training.run import Run, validated
 from training.settings import FitSettings
 from training.team import Team
-from training.together import groups_of, leaders, share_of, spread
+from training.together import alike, common_steps, leader, spread
 from training.trainee import Trainee
 from training.validation import validate
 from training.watch import Watch
@@ -62,9 +61,8 @@ class Trainer:
         self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
         self.whole = Trainee(self.model)
-        self.groups = groups_of(run.record.spec.experts)
-        led = leaders(self.model, self.groups) if self.fit.epochs_together else []
-        self.leaders = [Trainee(leader) for leader in led]
+        one = self.fit.epochs_together and alike(run.record.spec.experts)
+        self.first = Trainee(leader(self.model)) if one else None
         # After the copies were made, which must not be watched as well.
         best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)
         self.watch = Watch(self.model, reporter.warn, best)
@@ -80,13 +78,15 @@ class Trainer:
             began = time.monotonic()
             self.watch.begin(epoch + 1)
             with counted(self.model, *self._twins) as passes:
-                losses = self._apart(epoch) if epoch >= self.fit.epochs_together else self._together(epoch)
+                start = epoch < self.fit.epochs_together
+                losses = self._together(epoch) if start else self._apart(epoch)
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
             self.team.add([spent])
             if self.team.leads:
                 metrics = {
                     "epoch": epoch + 1,
                     "loss": losses,
+                    **({"copies": True} if start and self.first else {}),
                     **(self._validate() if self._due(epoch + 1) else {}),
                     "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                     "seconds": round(time.monotonic() - began, 1),
@@ -111,28 +111,22 @@ class Trainer:
 
     @property
     def _twins(self) -> list[VideoMoE]:
-        return [trainee.folded.twin for trainee in (self.whole, *self.leaders)]
+        return [trainee.folded.twin for trainee in (self.whole, self.first) if trainee]
 
     def _apart(self, epoch: int) -> dict[str, float]:
         """One epoch of the schedule; the mean loss of each step."""
         steps = self.method.steps
-        return {step.part: self._sweep(self.whole, step, 1, epoch, i, len(steps)) for i, step in enumerate(steps)}
+        return {step.part: self._sweep(self.whole, step, epoch, i, len(steps)) for i, step in enumerate(steps)}
 
     def _together(self, epoch: int) -> dict[str, float]:
-        """One epoch in which the experts of each kind learn as one, and the router as ever.
-
-        Each kind takes a random share of the clips, so that an epoch costs what it costs with experts of one kind.
-        """
-        method, kinds = self.method, [self.run.record.spec.experts[first].kind for first, *_ in self.groups]
-        sweeps = [("router", self.whole, step, 1) for step in method.steps if step.part == "router"]
-        one = method.start or method.steps[-1]
-        sweeps += [(kind, leader, one, len(kinds)) for kind, leader in zip(kinds, self.leaders, strict=True)]
-        losses = {
-            name: self._sweep(trainee, step, shares, epoch, i, len(sweeps))
-            for i, (name, trainee, step, shares) in enumerate(sweeps)
-        }
-        spread(self.model.experts, self.groups, self.optimizer)
-        spread(self._averaged.experts, self.groups)
+        """One epoch of the start; the mean loss of each step."""
+        steps, losses = common_steps(self.method, self.first is not None), dict[str, float]()
+        for i, (step, alone) in enumerate(steps):
+            trainee, name = (self.first, self.fit.kinds[0]) if alone and self.first else (self.whole, step.part)
+            losses[name] = self._sweep(trainee, step, epoch, i, len(steps))
+        if self.first:
+            spread(self.model.experts, self.optimizer)
+            spread(self._averaged.experts)
         return losses
 
     def _due(self, epoch: int) -> bool:
@@ -146,14 +140,13 @@ class Trainer:
             precision=self.precision,
         )  # fmt: skip
 
-    def _sweep(self, trainee: Trainee, step: Step, shares: int, epoch: int, number: int, count: int) -> float:
-        """Mean loss of an epoch's step `number` of `count`, over one of `shares` of the clips in smaller batches."""
+    def _sweep(self, trainee: Trainee, step: Step, epoch: int, number: int, count: int) -> float:
+        """One pass over the clips, an epoch's step `number` of `count`; the mean loss."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
         with trainee.only(step.part):
             total, done = 0.0, 0
-            size = share_of(self.fit.batch, shares, self.fit.shards)
-            for x, y in islice(batches(self.train, size, self.fit.device, order), self.batches_per_step):
+            for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
                 progress = (epoch + (number + done / self.batches_per_step) / count) / self.fit.epochs
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.fit.lr * learning_rate(progress)

@@ -12,7 +12,7 @@ from models import VideoMoE, build_model
 from training.losses import step_loss
 from training.methods import find_method
 from training.settings import FitSettings
-from training.together import alike, common_steps, leader
+from training.together import common_steps, leader
 
 EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (audit.attacks.steady)
 
@@ -60,11 +60,10 @@ def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) 
     start (training.together).
     """
     torch.manual_seed(0)
-    method, spec = find_method(settings.method), settings.model(classes)
-    whole = build_model(spec)
+    method, whole = find_method(settings.method), build_model(settings.model(classes))
     whole = VideoMoE(EvenRouter(whole.router), whole.experts)
     clips = len(whole.experts) * EACH
-    steps = common_steps(method, alike(spec.experts)) if together else [(step, False) for step in method.steps]
+    steps = common_steps(method, settings.start == "one") if together else [(step, False) for step in method.steps]
     x, y = torch.rand(clips, *settings.contract.shape), torch.arange(clips) % classes
     total = 0.0
     for step, first in steps:

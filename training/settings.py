@@ -20,6 +20,10 @@ def says(default: Any, description: str) -> Any:
     return Field(default, description=description)
 
 
+def _split(kinds: str) -> tuple[str, ...]:
+    return tuple(kind.strip() for kind in kinds.split(","))
+
+
 class FitSettings(BaseModel):
     """Settings of one run. Each field is an option of `python -m training fit`; its description is the option's help.
 
@@ -52,7 +56,10 @@ class FitSettings(BaseModel):
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
     router_lam: Weight = says(1.0, "what the router's step multiplies lam by")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
-    together: Share = says(0.0, "share of the epochs, at the start, in which experts of one kind learn as one")
+    together: Share = says(0.0, "share of the epochs that belong to the start")
+    start: Literal["one", "mixture"] = says(
+        "one", "the start trains experts as one network, or the mixture with its router; several kinds: the mixture"
+    )
     weak: Literal["both", "drawn"] = says("both", "weak experts a clip trains: both, or one drawn by its weight")
     ramp: Share = says(0.3, "share of the run over which the budget grows from 0 to eps")
     assign: Literal["balanced", "argmax"] = says("balanced", "targets of the router step: an even split, or its own")
@@ -72,8 +79,19 @@ class FitSettings(BaseModel):
     def _method_first(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        method = values.get("method", cls.model_fields["method"].default)
-        return {**find_method(method).settings, **values} if isinstance(method, str) else values
+        method, kinds = (values.get(name, cls.model_fields[name].default) for name in ("method", "expert"))
+        if not isinstance(method, str) or not isinstance(kinds, str):
+            return values
+        start = values.get("start", "mixture" if len(set(_split(kinds))) > 1 else "one")
+        # A router that was trained with its experts knows which of them is right: its own choice is to be kept.
+        own = {"assign": "argmax"} if start == "mixture" else {}
+        return {"start": start, **own, **find_method(method).settings, **values}
+
+    @model_validator(mode="after")
+    def _one_kind_to_be_one(self) -> "FitSettings":
+        if self.start == "one" and len(set(self.kinds)) > 1 and self.together:
+            raise ValueError("experts of several kinds cannot learn as one; use --start mixture")
+        return self
 
     @property
     def contract(self) -> ClipContract:
@@ -86,7 +104,7 @@ class FitSettings(BaseModel):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(kind.strip() for kind in self.expert.split(","))
+        return _split(self.expert)
 
     def model(self, classes: int) -> ModelSpec:
         """The architecture for a set of so many classes; a method for one network has a mixture of one."""

@@ -1,28 +1,22 @@
 """The start of a run, before experts specialise.
 
-Hard routing shows an expert only the clips that are sent to it: a quarter of the set for each of four. Experts of one
-kind are one network at first, which sees every clip; then they part. (For dense networks: sparse upcycling, Komatsuzaki
-et al. 2023.) Experts of several kinds cannot stand for one another, and do not learn at one pace: there the start is
-the mixture's own, and its router finds out which of them is right about which clips.
+Hard routing shows an expert only the clips that are sent to it: a quarter of the set for each of four. With the start
+"one", experts of one kind are one network at first, which sees every clip; then they part. (For dense networks: sparse
+upcycling, Komatsuzaki et al. 2023.) Experts of several kinds cannot stand for one another, and do not learn at one
+pace: with the start "mixture" the whole is trained by the method's `start`, so that its router finds out which of them
+is right about which clips, and the schedule then keeps it from being led astray.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from models import ExpertSpec, VideoMoE
+from models import VideoMoE
 from models.router import ConstantRouter
 from training.methods import Method, Step
 
 
-def alike(experts: Sequence[ExpertSpec]) -> bool:
-    """Whether one expert's weights fit all others."""
-    return len(set(experts)) == 1
-
-
 def common_steps(method: Method, one: bool) -> list[tuple[Step, bool]]:
-    """The steps of an epoch of the start, each with whether the first expert alone takes it; `one`: experts are alike.
+    """The steps of an epoch of the start, each with whether the first expert alone takes it; `one`: for all others.
 
     The router takes its own steps beside the experts, so that it is ready when they part.
     """

@@ -21,7 +21,7 @@ from training.precision import Precision
 from training.run import Run, validated
 from training.settings import FitSettings
 from training.team import Team
-from training.together import alike, common_steps, leader, spread
+from training.together import common_steps, leader, spread
 from training.trainee import Trainee
 from training.validation import validate
 from training.watch import Watch
@@ -61,7 +61,7 @@ class Trainer:
         self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
         self.whole = Trainee(self.model)
-        one = self.fit.epochs_together and alike(run.record.spec.experts)
+        one = self.fit.epochs_together and self.fit.start == "one"
         self.first = Trainee(leader(self.model)) if one else None
         # After the copies were made, which must not be watched as well.
         best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)

@@ -6,13 +6,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from models import VideoMoE
+from runtime.errors import MethodError
 from tests.test_training import SMALL, Silent, two_signals
 from training.compute import equal_epochs, flops_per_clip, run_flops
 from training.run import Run, RunRecord, best_of
-from training.settings import FitSettings
+from training.settings import FitSettings, settings_from
 from training.trainer import Trainer
 
 THREE: dict[str, Any] = {**SMALL, "method": "j-tlat", "experts": 3, "expert": "tsm", "epochs": 2, "inner_steps": 1}
@@ -39,6 +41,17 @@ def test_experts_of_a_kind_are_one_at_first_and_part_afterwards(tmp_path: Path) 
     parted = trained(tmp_path / "parted", together=0.5)
     assert [list(epoch["loss"]) for epoch in parted.run.metrics] == [["router", "tsm"], ["router", "experts", "moe"]]
     assert not same(parted.model, 0, 2)
+
+
+def test_the_start_that_experts_of_several_kinds_take() -> None:
+    one, several = FitSettings(**THREE), FitSettings(**{**THREE, "expert": "tsm, r3d18"})
+    assert (one.start, one.assign) == ("one", "balanced")
+    assert (several.start, several.assign) == ("mixture", "argmax")
+    assert FitSettings(**{**THREE, "expert": "tsm,tsm"}).start == "one"
+    assert FitSettings(**{**THREE, "start": "mixture"}).assign == "argmax"
+    assert FitSettings(**{**THREE, "start": "mixture", "assign": "balanced"}).assign == "balanced"
+    with pytest.raises(MethodError, match="several kinds cannot learn as one; use --start mixture"):
+        settings_from({**THREE, "expert": "tsm,r3d18", "start": "one"})
 
 
 def test_experts_of_several_kinds_start_as_adversarial_training_of_the_mixture(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class FitSettings(BaseModel):
     @model_validator(mode="after")
     def _one_kind_to_be_one(self) -> "FitSettings":
         if self.start == "one" and len(set(self.kinds)) > 1 and self.together:
-            raise ValueError("experts of several kinds cannot learn as one; use --start mixture")
+            raise MethodError("--start one: experts of several kinds cannot learn as one; use --start mixture")
         return self
 
     @property

@@ -60,6 +60,9 @@ class FitSettings(BaseModel):
     start: Literal["one", "mixture"] = says(
         "one", "the start trains experts as one network, or the mixture with its router; several kinds: the mixture"
     )
+    norm: Literal["batch", "kept"] = says(
+        "batch", "once experts have parted, they are normalised by each one's few clips of a batch, or as before"
+    )
     weak: Literal["both", "drawn"] = says("both", "weak experts a clip trains: both, or one drawn by its weight")
     ramp: Share = says(0.3, "share of the run over which the budget grows from 0 to eps")
     assign: Literal["balanced", "argmax"] = says("balanced", "targets of the router step: an even split, or its own")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import Folded, VideoMoE
 
@@ -13,6 +14,13 @@ class Trainee:
 
     def __init__(self, model: VideoMoE) -> None:
         self.model, self.folded = model, Folded(model)
+
+    def train(self, keep_norm: bool = False) -> None:
+        """Training mode. `keep_norm`: experts normalise by the statistics they have gathered, and gather no more."""
+        self.model.train()
+        for module in self.model.experts.modules() if keep_norm else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
     @contextmanager
     def only(self, part: str) -> Iterator[None]:

@@ -63,6 +63,7 @@ class Trainer:
         self.whole = Trainee(self.model)
         one = self.fit.epochs_together and self.fit.start == "one"
         self.first = Trainee(leader(self.model)) if one else None
+        self.parted = not one
         # After the copies were made, which must not be watched as well.
         best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)
         self.watch = Watch(self.model, reporter.warn, best)
@@ -78,15 +79,15 @@ class Trainer:
             began = time.monotonic()
             self.watch.begin(epoch + 1)
             with counted(self.model, *self._twins) as passes:
-                start = epoch < self.fit.epochs_together
-                losses = self._together(epoch) if start else self._apart(epoch)
+                self.parted = epoch >= self.fit.epochs_together
+                losses = self._apart(epoch) if self.parted else self._together(epoch)
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
             self.team.add([spent])
             if self.team.leads:
                 metrics = {
                     "epoch": epoch + 1,
                     "loss": losses,
-                    **({"copies": True} if start and self.first else {}),
+                    **({"copies": True} if self.first and not self.parted else {}),
                     **(self._validate() if self._due(epoch + 1) else {}),
                     "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                     "seconds": round(time.monotonic() - began, 1),
@@ -168,7 +169,7 @@ class Trainer:
         Each shard starts from the same batch statistics and the batch ends with their mean, whoever took which shard.
         """
         team, shards = self.team, self.fit.shards
-        trainee.model.train()
+        trainee.train(keep_norm=self.parted and self.fit.norm == "kept")
         twin = trainee.folded.refresh()
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()] if shards > 1 else []

@@ -96,6 +96,29 @@ def test_the_leader_sees_every_clip_and_a_router_without_a_step_of_its_own_waits
     assert all(torch.equal(tensor, router[name]) for name, tensor in trainer.model.router.state_dict().items())
 
 
+def test_kept_norms_are_those_that_the_start_left(tmp_path: Path) -> None:
+    def norms(part: Any) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in part.named_buffers() if "running" in name}
+
+    def moved(before: dict[str, torch.Tensor], part: Any) -> bool:
+        return any(not torch.equal(before[name], tensor) for name, tensor in norms(part).items())
+
+    for norm in ("batch", "kept"):
+        fit = FitSettings(**{**THREE, "together": 0.5, "norm": norm, "epochs": 4})
+        run = Run.create(tmp_path / norm, RunRecord(settings=fit, classes=("a", "b"), tools={}))
+        seen = []
+
+        class Looks(Silent):
+            def epoch(self, metrics: dict[str, Any]) -> None:
+                seen.append((norms(trainer.model.experts), norms(trainer.model.router)))  # noqa: B023
+
+        trainer = Trainer(run, two_signals(16, 0), two_signals(8, 1), Looks())
+        trainer.go()
+        assert moved(seen[0][0], trainer.model.experts), "the start gathers statistics"
+        assert moved(seen[1][0], trainer.model.experts) == (norm == "batch")
+        assert moved(seen[1][1], trainer.model.router), "the router sees whole batches"
+
+
 def test_a_run_cut_between_together_and_apart_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", together=0.5)
     fit = FitSettings(**{**THREE, "together": 0.5})

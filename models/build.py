@@ -9,6 +9,7 @@ from models.moe import VideoMoE
 from models.restore import OverUnder, Restored
 from models.router import ConstantRouter, ConvRouter
 
+MAX_GAIN = 1e6  # of a router's scores
 Width = Field(default=64, ge=1, le=512)
 Blocks = Annotated[int, Field(ge=0, le=50)]
 
@@ -28,7 +29,7 @@ class RouterSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["conv", "constant"] = "conv"
     width: int = Field(default=8, ge=1, le=512)
-    gain: float = Field(default=1.0, gt=0, le=1e3, allow_inf_nan=False)
+    gain: float = Field(default=1.0, gt=0, le=MAX_GAIN, allow_inf_nan=False)
 
 
 class ModelSpec(BaseModel):

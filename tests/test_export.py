@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from audit.scale import spread
 from models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
 from models.restore import OverUnder, Restored
 from runtime import Engine
 from runtime.clips import ClipArrays, to_network
 from runtime.errors import DataError
 from tests.spread import spread_routes
-from training.export import write_bundle
+from training.export import readable, write_bundle
 from training.onnx_files import export_network
 from training.run import RunRecord
 from training.settings import FitSettings
@@ -150,3 +152,18 @@ def test_every_kind_of_expert_answers_as_its_twin(kind: str, tmp_path: Path) -> 
 def test_kinds_take_turns_in_a_mixture() -> None:
     mixed = SETTINGS.model_copy(update={"expert": "r3d18, tsm", "experts": 3})
     assert [expert.kind for expert in mixed.model(3).experts] == ["r3d18", "tsm", "r3d18"]
+
+
+@pytest.mark.parametrize("gain", [1e-7, 0.005, 1.0, 900.0])
+def test_scores_of_any_size_become_readable_and_no_route_changes(gain: float) -> None:
+    spec = RECORD.spec.model_copy(update={"router": RECORD.spec.router.model_copy(update={"gain": gain})})
+    trained = build_model(spec).eval()
+    trained.load_state_dict(spread_model().state_dict())
+    found, written = readable(trained, spec, frames(8))
+    x = torch.from_numpy(to_network(frames(32, seed=1)))
+    assert 0.5 < spread(found, x) < 2
+    factor = written.router.gain / gain
+    assert math.log2(factor).is_integer()
+    with torch.no_grad():
+        assert torch.equal(found.router(x), factor * trained.router(x))
+        assert torch.equal(found(x), trained(x))

@@ -53,9 +53,10 @@ def export(
     out: Annotated[Path, typer.Option(help="folder of the bundle; must not exist")],
     single: Annotated[bool, typer.Option("--single", help="also compose moe.onnx, routing inside the graph")] = False,
     probes: Annotated[int, typer.Option(help="clips whose expected outputs travel with the bundle", min=1, max=64)] = 8,
+    as_trained: Annotated[bool, typer.Option("--as-trained", help="leave the size of the router's scores")] = False,
 ) -> None:
     """Turn a run's best weights into a bundle that runtime serves and audit attacks."""
-    bundle = export_bundle(Run.open(run), out, single=single, probes=probes)
+    bundle = export_bundle(Run.open(run), out, single=single, probes=probes, as_trained=as_trained)
     typer.echo(f"{out}: {len(bundle.manifest.experts)} experts, digest {bundle.digest}")
 
 

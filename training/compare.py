@@ -80,7 +80,7 @@ def trained(entry: Entry) -> None:
     if not run or run.finished_epochs < entry.settings.epochs:
         run = fit_run(entry.settings, entry.run, Team(), run)
     if not entry.bundle.exists():
-        export_bundle(run, entry.bundle)
+        export_bundle(run, entry.bundle, as_trained=True)
 
 
 def audited(entry: Entry, policy: Policy) -> None:

@@ -1,5 +1,6 @@
 """A run's best weights as a bundle: split ONNX, twin, probes and the manifest that seals them."""
 
+import math
 import platform
 import shutil
 import tempfile
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import VideoMoE, save_twin
+from audit.scale import factor_for, spread
+from models import ModelSpec, VideoMoE, build_model, save_twin
+from models.build import MAX_GAIN
 from runtime.bundle import Bundle, write_manifest
 from runtime.clips import ClipArrays, load_clips, open_set, to_network
 from runtime.errors import DataError
@@ -22,23 +25,41 @@ from training.run import Run, RunRecord
 TOLERANCE = 1e-3
 
 
-def export_bundle(run: Run, out: str | Path, *, single: bool = False, probes: int = 8) -> Bundle:
-    """Export the best weights of a run.
+def export_bundle(
+    run: Run, out: str | Path, *, single: bool = False, probes: int = 8, as_trained: bool = False
+) -> Bundle:
+    """Export the best weights of a run, its router's scores brought to a size that can be read.
 
     Args:
         out: the bundle's folder; it must not exist, and appears whole or not at all.
         single: also compose moe.onnx.
         probes: validation clips whose expected outputs travel with the bundle.
+        as_trained: leave the router's scores as they are; slopes such as Lips-R are then those of the training.
 
     Raises:
         DataError: `out` exists, or the run has not finished an epoch.
     """
-    model = run.load_best()
-    settings = run.record.settings
+    model, spec, settings = run.load_best(), run.record.spec, run.record.settings
     val = open_set(settings.data).split("val")
     clips = load_clips(val.take(min(probes, len(val)), settings.seed), settings.contract)
+    if not as_trained:
+        model, spec = readable(model, spec, clips.frames)
     training = {"settings": settings.model_dump(mode="json"), "tools": run.record.tools, "best_epoch": run.best}
-    return write_bundle(model, run.record, clips, out, training=training, single=single)
+    return write_bundle(model, run.record, clips, out, training=training, single=single, spec=spec)
+
+
+def readable(model: VideoMoE, spec: ModelSpec, frames: np.ndarray) -> tuple[VideoMoE, ModelSpec]:
+    """The same routes from scores with a spread of about one over frames (P, T, H, W, 3) uint8.
+
+    A method may train with scores so small that every weight in the routing log would be one in M, no margin would
+    mean anything, and no probe would notice another route. The factor is a power of two: nothing is rounded.
+    """
+    factor = factor_for(spread(model, torch.from_numpy(to_network(frames))))
+    gain = spec.router.gain * min(factor, 2.0 ** math.floor(math.log2(MAX_GAIN / spec.router.gain)))
+    spec = spec.model_copy(update={"router": spec.router.model_copy(update={"gain": gain})})
+    scaled = build_model(spec)
+    scaled.load_state_dict(model.state_dict())
+    return scaled.eval(), spec
 
 
 def write_bundle(
@@ -49,9 +70,10 @@ def write_bundle(
     *,
     training: dict,
     single: bool = False,
+    spec: ModelSpec | None = None,
 ) -> Bundle:
-    """Write `model` as a bundle with `clips` as its probes; see export_bundle."""
-    out = Path(out)
+    """Write `model` as a bundle with `clips` as its probes; see export_bundle. `spec`: if it is not the record's."""
+    out, spec = Path(out), spec or record.spec
     if out.exists():
         raise DataError(f"{out} exists: remove it or choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +87,7 @@ def write_bundle(
             export_network(expert, example, "logits", file)
         if single:
             compose_single(folder / "router.onnx", files, len(record.classes), folder / "moe.onnx")
-        save_twin(model, record.spec, folder)
+        save_twin(model, spec, folder)
         expected(model, clips.frames).save(folder / "probes.npz")
         write_manifest(
             folder,
@@ -76,8 +98,8 @@ def write_bundle(
                 "precision": "fp32",
                 "router": "router.onnx",
                 "experts": [
-                    {"file": file.name, "kind": spec.kind, "width": spec.width}
-                    for file, spec in zip(files, record.spec.experts, strict=True)
+                    {"file": file.name, "kind": expert.kind, "width": expert.width}
+                    for file, expert in zip(files, spec.experts, strict=True)
                 ],
                 "single": "moe.onnx" if single else None,
                 "twin": {"weights": "twin.safetensors", "config": "twin.json"},

@@ -82,8 +82,8 @@ agree-torchvision: $(TORCHVISION) ## torchvision's 3D networks next to ours with
 
 zoo: $(INSTALLED) ## train the shipped bundle anew (hours on two cores, less than one with PRECISION=bf16, minutes with DEVICE=cuda; resumes)
 	$(BIN)/python -m training fit --data motion --method j-tlat --expert r3d18 --width 16 --blocks 1,1,1,0 --size 32 \
-	  --epochs 24 --batch 64 --ramp 0.3 --precision $(PRECISION) --validate-every 4 --validate-clips 200 --device $(DEVICE) \
-	  --out runs/zoo-motion --resume
+	  --epochs 54 --batch 64 --ramp 0.3 --together 0.85 --norm kept --lam 1e-4 --router-lam 6000 --precision $(PRECISION) \
+	  --validate-every 4 --validate-clips 200 --device $(DEVICE) --out runs/zoo-motion --resume
 	rm -rf $(BUNDLE)
 	$(BIN)/python -m training export runs/zoo-motion --out $(BUNDLE) --single
 

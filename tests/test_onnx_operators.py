@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from models import ExpertSpec, ModelSpec, build_model
+from models import ExpertSpec, ModelSpec, RouterSpec, build_model
 from models.experts import EXPERTS
 from runtime.onnxfile import OPERATORS, check_onnx
 from training.onnx_files import export_network
@@ -18,7 +18,7 @@ from training.onnx_files import export_network
 # their weights in the file; slices along axes that the file fixes): NonZero is not, so moe.onnx is not for TensorRT.
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
 READ_BY_TENSORRT = frozenset(
-    "Add Clip Concat Conv Div Gemm MaxPool Pad ReduceMean Relu Reshape Resize Shape Slice Sub".split()  # noqa: SIM905
+    "Add Clip Concat Conv Div Gemm MaxPool Mul Pad ReduceMean Relu Reshape Resize Shape Slice Sub".split()  # noqa: SIM905
 )
 
 
@@ -61,8 +61,10 @@ def test_experts(kind: str, tmp_path: Path) -> None:
     assert_read_by_tensorrt(exported(model.experts[0], tmp_path / "expert.onnx"))
 
 
-def test_router(tmp_path: Path) -> None:
-    model = build_model(ModelSpec(classes=3, experts=(ExpertSpec(width=2),) * 2))
+@pytest.mark.parametrize("gain", [1.0, 0.005])
+def test_router(tmp_path: Path, gain: float) -> None:
+    spec = ModelSpec(classes=3, router=RouterSpec(gain=gain), experts=(ExpertSpec(width=2),) * 2)
+    model = build_model(spec)
     assert_read_by_tensorrt(exported(model.router, tmp_path / "router.onnx"))
 
 

@@ -64,7 +64,7 @@ def training(subject: Subject) -> list[Ratio]:
             optimizer.step()
 
     def ours() -> None:
-        trainer._sweep(trainer.whole, trainer.method.steps[0], 1, 1, 0, 1)
+        trainer._sweep(trainer.whole, trainer.method.steps[0], 1, 0, 1)
 
     # At least 0.95 of its passes per second: at most 1 / 0.95 of its time.
     return [compare(f"AT-M, 2 batches of {BATCH} / loop by hand", ours, by_hand, goal=1.053, turns=9)]

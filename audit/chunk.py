@@ -83,9 +83,10 @@ def attack_chunk(
     """
     before = passes.total.copy()
     x, y = x.to(device_of(model)), y.to(device_of(model))
-    # eps = 0 is the clean clip by definition, whatever an attack would make of it.
-    seen = seen_by_attacks(model, precision)
-    x_adv = attack(seen, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed) if radius else x
+    x_adv = x
+    if radius:  # eps = 0 is the clean clip by definition, whatever an attack would make of it
+        seen = seen_by_attacks(model, precision)
+        x_adv = attack(seen, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed)
     verify(name, x, x_adv, radius)
     x_adv = x_adv.detach()
     answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, radius)

@@ -63,7 +63,6 @@ class Trainer:
         self.whole = Trainee(self.model)
         one = self.fit.epochs_together and self.fit.start == "one"
         self.first = Trainee(leader(self.model)) if one else None
-        self.parted = not one
         # After the copies were made, which must not be watched as well.
         best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)
         self.watch = Watch(self.model, reporter.warn, best)
@@ -79,15 +78,14 @@ class Trainer:
             began = time.monotonic()
             self.watch.begin(epoch + 1)
             with counted(self.model, *self._twins) as passes:
-                self.parted = epoch >= self.fit.epochs_together
-                losses = self._apart(epoch) if self.parted else self._together(epoch)
+                losses = self._apart(epoch) if self._parted(epoch) else self._together(epoch)
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
             self.team.add([spent])
             if self.team.leads:
                 metrics = {
                     "epoch": epoch + 1,
                     "loss": losses,
-                    **({"copies": True} if self.first and not self.parted else {}),
+                    **({"copies": True} if self.first and not self._parted(epoch) else {}),
                     **(self._validate() if self._due(epoch + 1) else {}),
                     "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                     "seconds": round(time.monotonic() - began, 1),
@@ -113,6 +111,9 @@ class Trainer:
     @property
     def _twins(self) -> list[VideoMoE]:
         return [trainee.folded.twin for trainee in (self.whole, self.first) if trainee]
+
+    def _parted(self, epoch: int) -> bool:
+        return epoch >= self.fit.epochs_together
 
     def _apart(self, epoch: int) -> dict[str, float]:
         """One epoch of the schedule; the mean loss of each step."""
@@ -145,6 +146,7 @@ class Trainer:
         """One pass over the clips, an epoch's step `number` of `count`; the mean loss."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
+        trainee.train(keep_norm=self._parted(epoch) and self.fit.norm == "kept")
         with trainee.only(step.part):
             total, done = 0.0, 0
             for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
@@ -169,7 +171,6 @@ class Trainer:
         Each shard starts from the same batch statistics and the batch ends with their mean, whoever took which shard.
         """
         team, shards = self.team, self.fit.shards
-        trainee.train(keep_norm=self.parted and self.fit.norm == "kept")
         twin = trainee.folded.refresh()
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()] if shards > 1 else []

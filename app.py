@@ -25,14 +25,13 @@ import torch
 import typer
 from PIL import Image
 
-from audit.attacks import SUITES, find_attack
-from audit.eightbit import nearest_inside
-from models import load_twin
-from runtime import Engine
-from runtime.clips import DecodedClip, Limits, decode, open_set, to_network
-from runtime.engine import Prediction
-from runtime.errors import HardrouteError, main
-from runtime.routelog import RouteRecord
+from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
+from hardroute.models import load_twin
+from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
+from hardroute.runtime.datasets import open_set
+from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.inference import Engine, Prediction
+from hardroute.runtime.routelog import RouteRecord
 
 UPLOADS = Limits(max_bytes=32 * 2**20, max_seconds=300.0, max_decode_seconds=20.0)
 AS_CLASSIFIED, WHEN = "as classified", ("before", "after")

@@ -11,28 +11,29 @@ from pathlib import Path
 
 import torch
 
-from audit.agreement import Agreement, replay
-from audit.cost import gflops
-from audit.evaluation import Evaluation, Progress, evaluate
-from audit.foreign import Foreign, counted_in
-from audit.gate import Verdict, decide
-from audit.jobs import Pool
-from audit.journal import Journal, key_of
-from audit.policy import Policy
-from audit.ranks import ranks, world
-from audit.report import build, write
-from audit.sanity import Sanity, inspect
-from audit.scale import factor_for, scaled, spread
-from audit.sources import AUDITED
-from audit.statistics import load_of
-from audit.transfer import transfer
-from audit.twins import load_twins, require_shape
-from audit.untouched import device_of
-from audit.workers import workers
-from models import VideoMoE
-from runtime import Engine
-from runtime.bundle import Bundle
-from runtime.clips import ClipArrays, to_network
+from hardroute.audit.attacks.model_state import device_of
+from hardroute.audit.bundles import AUDITED
+from hardroute.audit.checks.gate import Verdict, decide
+from hardroute.audit.checks.sanity import Sanity, inspect
+from hardroute.audit.evaluation.cost import gflops
+from hardroute.audit.evaluation.evaluator import Evaluation, Progress, evaluate
+from hardroute.audit.evaluation.replay import Agreement, replay
+from hardroute.audit.evaluation.router_scale import factor_for, scaled, spread
+from hardroute.audit.evaluation.statistics import load_of
+from hardroute.audit.evaluation.transfer import transfer
+from hardroute.audit.evaluation.transferred import Foreign, counted_in
+from hardroute.audit.execution.jobs import Pool
+from hardroute.audit.execution.journal import Journal, key_of
+from hardroute.audit.execution.processes import workers
+from hardroute.audit.execution.torchrun import ranks, world
+from hardroute.audit.policy import Policy
+from hardroute.audit.report.content import build, write
+from hardroute.audit.twins import load_twins, require_shape
+from hardroute.models import VideoMoE
+from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.clips import to_network
+from hardroute.runtime.datasets import ClipArrays
+from hardroute.runtime.inference import Engine
 
 WORK = ".work"  # folder beside the report while the audit runs
 
@@ -48,8 +49,8 @@ class Means:
         work: folder that results are kept in as they come, and taken from if the same audit was cut short.
         processes: attack in so many; more than one only pays where there are cores for them.
         precision: "bf16" shows attacks the twin in bfloat16; such an audit certifies nothing.
-        device: that the twin is attacked on, as audit.device.open_device has it.
-        backend: that the bundle is replayed in, as runtime.backends.open_backend has it.
+        device: that the twin is attacked on, as hardroute.audit.execution.device.open_device has it.
+        backend: that the bundle is replayed in, as hardroute.runtime.backends.open_backend has it.
         progress: gives, for the name of a phase, what to call with (done, total, what).
     """
 
@@ -69,8 +70,8 @@ class Audit:
     """All that an audit found, and its verdict.
 
     Attributes:
-        gflops: as `audit.cost.gflops` gives them.
-        spread: of the router's scores, as `audit.scale.spread` gives it.
+        gflops: as `hardroute.audit.evaluation.cost.gflops` gives them.
+        spread: of the router's scores, as `hardroute.audit.evaluation.router_scale.spread` gives it.
     """
 
     bundle: Bundle

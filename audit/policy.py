@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from runtime.errors import PolicyError
+from hardroute.runtime.errors import PolicyError
 
 SHIPPED = Path(__file__).parent / "policies"
 
@@ -88,7 +88,7 @@ class Policy(_Section):
     @classmethod
     def _known_suite(cls, attacks: Attacks) -> Attacks:
         # Imported here: the attacks bring torch, which a policy with a spelling mistake need not wait for.
-        from audit.attacks import SUITES
+        from hardroute.audit.attacks import SUITES
 
         if attacks.suite not in SUITES:
             raise ValueError(f"attacks.suite: unknown suite '{attacks.suite}'; choose one of {', '.join(SUITES)}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from audit.device import open_device
-from audit.scale import scaled
-from models import VideoMoE, load_twin
-from runtime.bundle import Bundle
-from runtime.errors import BundleError
+from hardroute.audit.evaluation.router_scale import scaled
+from hardroute.audit.execution.device import open_device
+from hardroute.models import VideoMoE, load_twin
+from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.errors import BundleError
 
 
 def load_twins(

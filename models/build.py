@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.experts import build_expert
-from models.moe import VideoMoE
-from models.restore import OverUnder, Restored
-from models.router import ConstantRouter, ConvRouter
+from hardroute.models.experts import build_expert
+from hardroute.models.moe import VideoMoE
+from hardroute.models.restoration import OverUnder, Restored
+from hardroute.models.router import ConstantRouter, ConvRouter
 
 MAX_GAIN = 1e6  # of a router's scores
 Width = Field(default=64, ge=1, le=512)

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from models.build import ModelSpec, build_model
-from models.moe import VideoMoE
-from runtime.errors import BundleError
+from hardroute.models.build import ModelSpec, build_model
+from hardroute.models.moe import VideoMoE
+from hardroute.runtime.errors import BundleError
 
 WEIGHTS, CONFIG = "twin.safetensors", "twin.json"
 

@@ -5,8 +5,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from models.paths import PATHS
-from runtime.errors import MethodError
+from hardroute.models.gradient_paths import PATHS
+from hardroute.runtime.errors import MethodError
 
 
 class VideoMoE(nn.Module):
@@ -33,7 +33,7 @@ class VideoMoE(nn.Module):
         return self.outputs(x).deployed
 
     def outputs(self, x: Tensor, path: str = "hard") -> "Outputs":
-        """Everything the model computes on `x`, through the gradient path `path` (models.paths)."""
+        """Everything the model computes on `x`, through the gradient path `path` (hardroute.models.gradient_paths)."""
         if path not in PATHS:
             raise MethodError(f"unknown gradient path '{path}': choose one of {', '.join(PATHS)}")
         return Outputs(self, x, path)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from runtime.errors import DataError
+from hardroute.runtime.errors import DataError
 
 CLASSIFIER = "fc."
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.normalize import Normalize
+from hardroute.models.normalize import Normalize
 
 
 class ConvRouter(nn.Module):

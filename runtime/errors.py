@@ -10,10 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    import typer
+from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -61,8 +59,8 @@ class MethodError(HardrouteError):
     """An unknown method, attack or expert; the message lists the known ones."""
 
 
-def main(app: typer.Typer) -> NoReturn:
-    """Run a typer app and exit: 2 with one `error:` line on stderr for a `HardrouteError` or a full disk, 130 after
+def main(app: Callable[[], object]) -> NoReturn:
+    """Run a command line and exit: 2 with one `error:` line on stderr for a `HardrouteError` or a full disk, 130 after
     Ctrl-C.
     """
     try:

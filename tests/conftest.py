@@ -17,7 +17,7 @@ from hypothesis import settings
 # Before torch loads: its spinning threads slow tests down many times on cores shared with other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # The same examples on every machine, and no deadline: how long a test took is never what it asserts.
@@ -66,11 +66,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Here, so that the tests of `runtime` can be run where there is no torch.
     import torch
 
-    from models import build_model
-    from runtime.clips import load_clips, open_set
-    from training.export import write_bundle
-    from training.run import RunRecord
-    from training.settings import FitSettings
+    from hardroute.models import build_model
+    from hardroute.runtime.datasets import load_clips, open_set
+    from hardroute.training.export.bundle import write_bundle
+    from hardroute.training.loop.run import RunRecord
+    from hardroute.training.settings import FitSettings
 
     settings = FitSettings(data="motion:train=0,val=0,test=1", experts=4, width=4, router_width=2)
     clip_set = open_set(settings.data)

@@ -16,11 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
-import app
-from runtime import Engine
-from runtime.errors import HardrouteError, MethodError
+from hardroute import app
+from hardroute import Engine
+from hardroute.runtime.errors import HardrouteError, MethodError
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 SAMPLES = "motion:train=0,val=0,test=1"
 
 

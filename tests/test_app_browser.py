@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-import app
-from runtime.clips import open_set
+from hardroute import app
+from hardroute.runtime.datasets import open_set
 
 CHROMIUM = shutil.which("chromium")
 # Without these, Chromium looks for its own servers at every start.

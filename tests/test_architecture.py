@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 FLOORS = ("runtime", "models", "audit", "training", "app")  # each stands on those before it
 # A network knows what a clip looks like, and how a user's mistake is reported; not how a bundle is served.
-MODELS_MAY_IMPORT = ("runtime.clips", "runtime.errors")
+MODELS_MAY_IMPORT = ("hardroute.runtime.clips", "hardroute.runtime.errors")
 MAX_LINES = 220
 # Modules whose files can carry code.
 PICKLES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 # Published weights come as torch files; read with weights_only, whatever would run code is refused.
-TENSORS_ONLY = "models.published"
+TENSORS_ONLY = "hardroute.models.published"
 
 
 def modules(root: Path) -> Iterator[tuple[str, str, ast.Module]]:
@@ -135,13 +135,13 @@ def test_the_rules_see_the_modules() -> None:
 @pytest.mark.parametrize(
     "rule, file, source",
     [
-        (upward_imports, "runtime/engine.py", "import audit\n"),
-        (upward_imports, "runtime/engine.py", "def lazily():\n    from models import VideoMoE\n"),
+        (upward_imports, "runtime/engine.py", "import hardroute.audit\n"),
+        (upward_imports, "runtime/engine.py", "def lazily():\n    from hardroute.models import VideoMoE\n"),
         (upward_imports, "runtime/clips/decode.py", "from ...training import fit\n"),
         (upward_imports, "audit/gate.py", "import importlib\nimportlib.import_module('training.fit')\n"),
         (upward_imports, "training/fit.py", "import app\n"),
-        (upward_imports, "models/moe.py", "from runtime import Engine\n"),
-        (upward_imports, "models/moe.py", "import runtime.engine\n"),
+        (upward_imports, "models/moe.py", "from hardroute import Engine\n"),
+        (upward_imports, "models/moe.py", "import hardroute.runtime.inference.engine\n"),
         (torch_in_runtime, "runtime/engine.py", "import torch\n"),
         (torch_in_runtime, "runtime/engine.py", "def lazily():\n    import torch.nn as nn\n"),
         (torch_in_runtime, "runtime/engine.py", "def lazily(name):\n    return __import__(name)\n"),
@@ -174,12 +174,12 @@ def test_rule_finds_what_breaks_it(tmp_path: Path, rule: Callable[[Path], list[s
     [
         (
             "training/fit.py",
-            "from audit.attacks import ATTACKS\nfrom models import VideoMoE\nimport runtime\n",
+            "from hardroute.audit.attacks import ATTACKS\nfrom models import VideoMoE\nimport runtime\n",
         ),
-        ("models/moe.py", "import torch\nfrom runtime.clips import ClipContract\n"),
+        ("models/moe.py", "import torch\nfrom hardroute.runtime.clips import ClipContract\n"),
         ("models/published.py", "import torch\ntorch.load('x', weights_only=True)\n"),
         ("runtime/bundle.py", "import numpy as np\nfrom . import clips\nnp.load('x', allow_pickle=False)\n"),
-        ("app.py", "from audit.attacks import ATTACKS\nfrom training.methods import METHODS\n"),
+        ("app.py", "from hardroute.audit.attacks import ATTACKS\nfrom hardroute.training.methods import METHODS\n"),
         ("audit/gate.py", "x = 1\n" * MAX_LINES),
     ],
 )
@@ -192,6 +192,6 @@ def test_rules_let_good_code_pass(tmp_path: Path, file: str, source: str) -> Non
 def test_importing_runtime_loads_neither_torch_nor_an_inference_library() -> None:
     """What the syntax trees cannot see: a third-party package that pulls torch in."""
     heavy = ("torch", "onnx", "onnxruntime", "gradio", "matplotlib")
-    code = f"import sys, runtime, runtime.clips; print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, runtime, hardroute.runtime.clips; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

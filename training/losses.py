@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from audit.attacks import Settings
-from audit.attacks.loop import frozen
-from audit.attacks.reference import Reference
-from models import VideoMoE
-from training.balance import balanced_assignment, load_balance
-from training.methods import Step
-from training.precision import Precision
-from training.settings import FitSettings
+from hardroute.audit.attacks import Reference, Settings, frozen
+from hardroute.models import VideoMoE
+from hardroute.training.balance import balanced_assignment, load_balance
+from hardroute.training.loop.precision import Precision
+from hardroute.training.methods import Step
+from hardroute.training.settings import FitSettings
 
 Noise = Callable[[Tensor], Tensor]
 SHARES = (0.75, 0.5, 0.25)  # a clip that none of them saves keeps the last

@@ -7,12 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from audit.attacks import ATTACKS, Attack
-from audit.attacks.objectives import EXPERT, LAM, MOE, ROUTER, Objective, Target, ce, clean_route, label, lip
-from audit.attacks.reference import Head
-from audit.attacks.steps import constant, temporal
-from runtime.errors import MethodError
-from training.terms import cos, gr, js, kl, nr
+from hardroute.audit.attacks import (
+    ATTACKS,
+    EXPERT,
+    LAM,
+    MOE,
+    ROUTER,
+    Attack,
+    Head,
+    Objective,
+    Target,
+    ce,
+    clean_route,
+    constant,
+    label,
+    lip,
+    temporal,
+)
+from hardroute.runtime.errors import MethodError
+from hardroute.training.terms import cos, gr, js, kl, nr
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class Step:
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
         adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
         steep: the outer loss looks at its own gradient with respect to the clip.
-        path: gradient path (models.paths) of the outer loss: "switch" scales the winner's logits by its gate, "hard"
+        path: gradient path (hardroute.models.gradient_paths) of the outer loss: "switch" scales the winner's logits by its gate, "hard"
             trains on the logits that are deployed.
     """
 
@@ -46,7 +59,7 @@ class Method:
     Attributes:
         steps: its schedule.
         network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
-        restore: a restoration network sits before router and experts (models.restore).
+        restore: a restoration network sits before router and experts (hardroute.models.restoration).
         start: the step of the experts in the start (`FitSettings.together`); None: the last of `steps`.
         settings: fields of FitSettings whose default is another one for this method.
     """

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from training.settings import FitSettings
+from hardroute.training.settings import FitSettings
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

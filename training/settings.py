@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models import ExpertSpec, ModelSpec, RouterSpec
-from runtime.clips import ClipContract
-from runtime.clips.sampling import MAX_CLIPS
-from runtime.errors import MethodError
-from training.methods import find_method
+from hardroute.models import ExpertSpec, ModelSpec, RouterSpec
+from hardroute.runtime.clips import MAX_CLIPS, ClipContract
+from hardroute.runtime.errors import MethodError
+from hardroute.training.methods import find_method
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -102,7 +101,7 @@ class FitSettings(BaseModel):
 
     @property
     def epochs_together(self) -> int:
-        """Epochs of the start (training.together); none where there is one expert."""
+        """Epochs of the start (hardroute.training.loop.shared_start); none where there is one expert."""
         return round(self.together * self.epochs) if find_method(self.method).network == "mixture" else 0
 
     @property

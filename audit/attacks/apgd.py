@@ -5,8 +5,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, Worst, project
-from audit.attacks.steps import Rule
+from hardroute.audit.attacks.loop import Climb, Worst, project
+from hardroute.audit.attacks.steps import Rule
 
 # The paper's constants: weight of the new step against the last movement, and share of steps that must succeed.
 ALPHA, RHO = 0.75, 0.75

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, Worst, ascend, frozen
-from audit.attacks.noise import per_clip
-from audit.attacks.objectives import Objective
-from audit.attacks.reference import Reference
-from audit.attacks.settings import Settings
-from audit.attacks.steady import steady
-from audit.attacks.steps import Rule, constant
-from models import VideoMoE
-from runtime.errors import MethodError
+from hardroute.audit.attacks.loop import Climb, Worst, ascend, frozen
+from hardroute.audit.attacks.noise import per_clip
+from hardroute.audit.attacks.objectives import Objective
+from hardroute.audit.attacks.reference import Reference
+from hardroute.audit.attacks.settings import Settings
+from hardroute.audit.attacks.steady import steady
+from hardroute.audit.attacks.steps import Rule, constant
+from hardroute.models import VideoMoE
+from hardroute.runtime.errors import MethodError
 
 # (climb, start, rule=, eps=, steps=, seed=, worst=) -> x_adv, entering each iterate inside the box into `worst`.
 # `start` is the search's own to overwrite.
@@ -27,7 +27,7 @@ class Attack:
     """One row of the table of attacks; call it to attack a batch.
 
     Attributes:
-        objective: what is maximised. rule: step rule. path: gradient path (a name in models.paths.PATHS).
+        objective: what is maximised. rule: step rule. path: gradient path (a name in hardroute.models.gradient_paths.PATHS).
         random_start: start anywhere in the eps-box rather than at the clean clip.
         single_step: one step of the whole eps, whatever `steps` says.
         every_expert: run once for each expert as the aim of the objective and keep the worst.

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, Worst, project
-from audit.attacks.noise import generators, per_clip
-from audit.attacks.steps import Rule
+from hardroute.audit.attacks.loop import Climb, Worst, project
+from hardroute.audit.attacks.noise import generators, per_clip
+from hardroute.audit.attacks.steps import Rule
 
 # Pairs of probes for one estimate, and how far they lie from the clip, in pixels (Ilyas et al. 2018).
 PAIRS, SIGMA = 20, 1e-3

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from audit.attacks.objectives import Objective, Target, shortfall
-from audit.attacks.reference import Head, Reference
-from audit.attacks.settings import Settings
-from models import Outputs
+from hardroute.audit.attacks.objectives import Objective, Target, shortfall
+from hardroute.audit.attacks.reference import Head, Reference
+from hardroute.audit.attacks.settings import Settings
+from hardroute.models import Outputs
 
 # (outputs, reference) -> (N, conditions): positive where the condition holds.
 Conditions = Callable[[Outputs, Reference], Tensor]

@@ -6,8 +6,8 @@ The objective is a difference of two logits, so its zero is the boundary between
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, Worst, project
-from audit.attacks.steps import Rule
+from hardroute.audit.attacks.loop import Climb, Worst, project
+from hardroute.audit.attacks.steps import Rule
 
 # The paper's constants: largest pull towards the clean clip, overshoot, and how far to walk back inside.
 ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.objectives import Objective
-from audit.attacks.reference import Reference
-from audit.attacks.settings import Settings
-from audit.attacks.steps import Rule
+from hardroute.audit.attacks.objectives import Objective
+from hardroute.audit.attacks.reference import Reference
+from hardroute.audit.attacks.settings import Settings
+from hardroute.audit.attacks.steps import Rule
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:

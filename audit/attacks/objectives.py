@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from audit.attacks.reference import Head, Reference
-from audit.attacks.settings import Settings
-from models import Outputs
+from hardroute.audit.attacks.reference import Head, Reference
+from hardroute.audit.attacks.settings import Settings
+from hardroute.models import Outputs
 
 Value = Callable[[Outputs, Tensor, Reference, Settings], Tensor]
 Target = Callable[[Reference], Tensor]

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from models import Outputs, VideoMoE
+from hardroute.models import Outputs, VideoMoE
 
 # One part's logits out of all outputs: (outputs, reference) -> (N, M) or (N, K).
 Head = Callable[[Outputs, "Reference"], Tensor]

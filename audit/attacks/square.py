@@ -7,9 +7,9 @@ over a larger area, of the same volume. With one frame this is the published alg
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, Worst, project
-from audit.attacks.noise import generators
-from audit.attacks.steps import Rule
+from hardroute.audit.attacks.loop import Climb, Worst, project
+from hardroute.audit.attacks.noise import generators
+from hardroute.audit.attacks.steps import Rule
 
 P_INIT = 0.8
 # Queries, of 10,000, after which the share of changed pixels halves.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from audit.attacks.settings import Settings
+from hardroute.audit.attacks.settings import Settings
 
 # (gradient (N, C, T, H, W), eps) -> step, broadcastable to the gradient's shape, in pixels.
 Rule = Callable[[Tensor, float], Tensor | float]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.attacks.loop import Climb, View, ascend
+from hardroute.audit.attacks.loop import Climb, View, ascend
 
 SHIFTS = range(-7, 8)
 # The normal density between -3 and 3 standard deviations, as is usual for such kernels.

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from models.experts.r2plus1d import r2plus1d18
-from models.experts.r3d import r3d18
-from models.experts.slowfast import slowfast
-from models.experts.tsm import tsm
-from runtime.errors import MethodError
+from hardroute.models.experts.r2plus1d import r2plus1d18
+from hardroute.models.experts.r3d import r3d18
+from hardroute.models.experts.slowfast import slowfast
+from hardroute.models.experts.tsm import tsm
+from hardroute.runtime.errors import MethodError
 
 EXPERTS: dict[str, Callable[..., nn.Module]] = {
     "r3d18": r3d18,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.experts.resnet import EVERYWHERE, Stride, VideoResNet, conv3d
+from hardroute.models.experts.resnet import EVERYWHERE, Stride, VideoResNet, conv3d
 
 
 def split(inputs: int, middle: int, outputs: int, stride: Stride) -> nn.Sequential:

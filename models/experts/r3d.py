@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.experts.resnet import EVERYWHERE, VideoResNet, conv3d, plain
+from hardroute.models.experts.resnet import EVERYWHERE, VideoResNet, conv3d, plain
 
 
 def r3d18(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from models.normalize import Normalize
+from hardroute.models.normalize import Normalize
 
 Stride = tuple[int, int, int]
 # (input channels, output channels, stride in T, H, W) -> the two convolutions of a block; the first one strides.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.experts.resnet import SPACE, conv3d, initialise, plain, stage
-from models.normalize import Normalize
+from hardroute.models.experts.resnet import SPACE, conv3d, initialise, plain, stage
+from hardroute.models.normalize import Normalize
 
 ALPHA = 4  # the slow pathway sees every fourth frame
 BETA = 8  # the fast pathway has an eighth of its channels

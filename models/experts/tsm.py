@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, cat, nn
 from torch.nn.functional import pad
 
-from models.experts.resnet import SPACE, Stride, VideoResNet, conv3d
+from hardroute.models.experts.resnet import SPACE, Stride, VideoResNet, conv3d
 
 
 class TemporalShift(nn.Module):

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from runtime.backends.base import Backend, Session, Uint8Backend
-from runtime.backends.openvino import PRECISIONS as OPENVINO_PRECISIONS
-from runtime.backends.openvino import OpenVino
-from runtime.backends.ort import PROVIDERS, OnnxRuntime
-from runtime.backends.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
-from runtime.backends.tensorrt import TensorRt
-from runtime.errors import BackendError
+from hardroute.runtime.backends.base import Backend, Session, Uint8Backend
+from hardroute.runtime.backends.openvino import PRECISIONS as OPENVINO_PRECISIONS
+from hardroute.runtime.backends.openvino import OpenVino
+from hardroute.runtime.backends.ort import PROVIDERS, OnnxRuntime
+from hardroute.runtime.backends.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
+from hardroute.runtime.backends.tensorrt import TensorRt
+from hardroute.runtime.errors import BackendError
 
 __all__ = [
     "AUTO",
@@ -29,7 +29,7 @@ __all__ = [
     "open_backend",
 ]
 
-AUTO: Final = "auto"  # not a backend: `runtime.auto` chooses one
+AUTO: Final = "auto"  # not a backend: `hardroute.runtime.inference.backend_selection` chooses one
 BACKENDS: Final[dict[str, Callable[[int | None], Backend]]] = {
     **{name: partial(OnnxRuntime, name) for name in PROVIDERS},
     **{name: partial(OpenVino, name) for name in OPENVINO_PRECISIONS},

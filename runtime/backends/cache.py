@@ -13,7 +13,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from runtime.errors import BackendError
+from hardroute.runtime.errors import BackendError
 
 
 def cache_folder(name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import BackendError
+from hardroute.runtime.errors import BackendError
 
 
 class Cuda:

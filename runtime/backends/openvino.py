@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.backends.base import INPUT, brief
-from runtime.errors import BackendError, BundleError
+from hardroute.runtime.backends.base import INPUT, brief
+from hardroute.runtime.errors import BackendError, BundleError
 
 # Left to itself, OpenVINO computes in bf16 wherever the processor can, and logits then move by several hundredths.
 PRECISIONS: Final = {"openvino": "f32", "openvino-bf16": "bf16"}

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.backends.base import INPUT, Session, brief
-from runtime.backends.cache import cache_folder
-from runtime.backends.ortgpu import BoundSession
-from runtime.errors import BackendError, BundleError
+from hardroute.runtime.backends.base import INPUT, Session, brief
+from hardroute.runtime.backends.cache import cache_folder
+from hardroute.runtime.backends.ortgpu import BoundSession
+from hardroute.runtime.errors import BackendError, BundleError
 
 _FATAL_ONLY: Final = 4
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.base import INPUT, brief
-from runtime.errors import BackendError
+from hardroute.runtime.backends.base import INPUT, brief
+from hardroute.runtime.errors import BackendError
 
 
 class _Lane:

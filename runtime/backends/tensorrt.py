@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.backends import cache
-from runtime.backends.base import INPUT, brief
-from runtime.backends.cuda import Cuda
-from runtime.errors import BackendError, BundleError
+from hardroute.runtime.backends import cache
+from hardroute.runtime.backends.base import INPUT, brief
+from hardroute.runtime.backends.cuda import Cuda
+from hardroute.runtime.errors import BackendError, BundleError
 
 PRECISIONS: Final = {"trt": "fp32", "trt-fp16": "fp16"}
 BATCHES: Final = (1, 8, 32)  # smallest, the one to tune for, largest; a larger batch runs in pieces

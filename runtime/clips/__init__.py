@@ -1,23 +1,19 @@
-"""Clips: one decode and one preprocessing behind a contract, and labelled sets of video files."""
+"""Clips: one decode and one preprocessing behind a contract."""
 
-from runtime.clips.arrays import ClipArrays, load_clips
-from runtime.clips.contract import ClipContract
-from runtime.clips.decode import DecodedClip, decode, decode_clips
-from runtime.clips.limits import Limits
-from runtime.clips.preprocess import to_network, to_planes
-from runtime.clips.sets import ClipRow, ClipSet, open_set
+from hardroute.runtime.clips.contract import ClipContract
+from hardroute.runtime.clips.decoding import DecodedClip, decode, decode_clips
+from hardroute.runtime.clips.limits import Limits
+from hardroute.runtime.clips.preprocess import to_network, to_planes
+from hardroute.runtime.clips.sampling import MAX_CLIPS, Spread
 
 __all__ = [
-    "ClipArrays",
+    "MAX_CLIPS",
     "ClipContract",
-    "ClipRow",
-    "ClipSet",
     "DecodedClip",
     "Limits",
+    "Spread",
     "decode",
     "decode_clips",
-    "load_clips",
-    "open_set",
     "to_network",
     "to_planes",
 ]

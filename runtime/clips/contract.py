@@ -1,4 +1,4 @@
-"""What a network expects of a clip; it travels in the bundle, so serving cannot drift from training."""
+"""What a network expects of a clip; it travels in the bundle, so serving cannot drift from hardroute.training."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.errors import ClipError
+from hardroute.runtime.errors import ClipError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from runtime.clips.contract import ClipContract
+from hardroute.runtime.clips.contract import ClipContract
 
 
 def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import ClipError
+from hardroute.runtime.errors import ClipError
 
 MAX_CLIPS = 64  # of one video: they are held in memory together
 DEFAULT_FPS = 25.0

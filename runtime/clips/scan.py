@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from runtime.clips import sampling
-from runtime.clips.capture import RE_ENCODE, open_capture, stated_count, stated_fps, stated_pixels
-from runtime.clips.container import SourceFile
-from runtime.clips.contract import ClipContract
-from runtime.clips.limits import Limits
-from runtime.clips.preprocess import fit_bgr
-from runtime.errors import ClipError
+from hardroute.runtime.clips import sampling
+from hardroute.runtime.clips.contract import ClipContract
+from hardroute.runtime.clips.file_type import SourceFile
+from hardroute.runtime.clips.frame_source import RE_ENCODE, open_capture, stated_count, stated_fps, stated_pixels
+from hardroute.runtime.clips.limits import Limits
+from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.errors import ClipError
 
 # A frame is converted if a sample may fall within this many frames' time: its own and half of one more, since the
 # next frame may come late.

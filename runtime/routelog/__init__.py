@@ -4,7 +4,7 @@
 says what the lines add up to; `python -m runtime log` has both.
 """
 
-from runtime.routelog.record import SCHEMA, EventRecord, Record, RouteRecord, Window
-from runtime.routelog.writer import RouteLog
+from hardroute.runtime.routelog.record import SCHEMA, EventRecord, Record, RouteRecord, Window
+from hardroute.runtime.routelog.writer import RouteLog
 
 __all__ = ["SCHEMA", "EventRecord", "Record", "RouteLog", "RouteRecord", "Window"]

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final, NamedTuple, NoReturn
 
-from runtime.errors import HardrouteError
+from hardroute.runtime.errors import HardrouteError
 
 #: Bytes of one line, line break included. Nobody writes a longer one, so no reader needs to hold more.
 MAX_LINE: Final = 1 << 16

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from runtime.errors import HardrouteError
-from runtime.routelog.chain import MAX_LINE
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.routelog.chain import MAX_LINE
 
 _ROTATED: Final = re.compile(r"\.([0-9]{12,18})$")
 

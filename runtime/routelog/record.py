@@ -10,8 +10,8 @@ from typing import Final, Protocol, TypedDict
 
 import numpy as np
 
-from runtime.errors import HardrouteError
-from runtime.prediction import Prediction
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.prediction import Prediction
 
 SCHEMA: Final = 2
 
@@ -55,7 +55,7 @@ class RouteRecord:
         weights: the router's softmax weight of every expert.
         expert: index of the expert that answered.
         margin: weight of the first minus weight of the second expert, in [0, 1].
-        ms: milliseconds of wall clock: `decode`, `route`, `expert`; see `runtime.prediction.Timing`.
+        ms: milliseconds of wall clock: `decode`, `route`, `expert`; see `hardroute.runtime.prediction.Timing`.
         stream: name of the source that the clip is a window of.
         window: which window of it, or of the video, the clip is.
         abstained: True: the service gave no answer, for the margin was too small; `label` is what it would have been.

@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.errors import HardrouteError
-from runtime.routelog.files import first_seq, rotated_files, rotated_name
-from runtime.routelog.opening import hold
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.routelog.files import first_seq, rotated_files, rotated_name
+from hardroute.runtime.routelog.recovery import hold
 
 
 def rotate(path: Path, first: int) -> io.FileIO:

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from runtime.errors import HardrouteError
-from runtime.routelog.chain import MalformedLine, count_of, parse
-from runtime.routelog.files import open_files
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.routelog.chain import MalformedLine, count_of, parse
+from hardroute.runtime.routelog.files import open_files
 
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from runtime.errors import HardrouteError
-from runtime.routelog.chain import GENESIS, MAX_LINE, Head, MalformedLine, could_be_torn, count_of, digest, link, parse
-from runtime.routelog.files import Line, LogFile, digest_file, first_seq, newest_name, open_files, torn_name
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.routelog.chain import (
+    GENESIS,
+    MAX_LINE,
+    Head,
+    MalformedLine,
+    could_be_torn,
+    count_of,
+    digest,
+    link,
+    parse,
+)
+from hardroute.runtime.routelog.files import Line, LogFile, digest_file, first_seq, newest_name, open_files, torn_name
 
 _SHOWN: Final = 20
 

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from runtime.errors import HardrouteError
-from runtime.routelog.chain import GENESIS
-from runtime.routelog.disk import ChainFile
-from runtime.routelog.files import rotated_files
-from runtime.routelog.options import Options, check_place
-from runtime.routelog.record import EventRecord, Record
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.routelog.chain import GENESIS
+from hardroute.runtime.routelog.chain_file import ChainFile
+from hardroute.runtime.routelog.files import rotated_files
+from hardroute.runtime.routelog.record import EventRecord, Record
+from hardroute.runtime.routelog.settings import Options, check_place
 
 
 class RouteLog:

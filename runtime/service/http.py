@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.service import report
-from runtime.service.linger import Linger
-from runtime.service.refusal import Refusal
-from runtime.service.service import Service
-from runtime.service.uploads import received
+from hardroute.runtime.service import status as report
+from hardroute.runtime.service.lingering_close import Linger
+from hardroute.runtime.service.refusal import Refusal
+from hardroute.runtime.service.service import Service
+from hardroute.runtime.service.uploads import received
 
 # Whoever restarts or routes around the service asks without a token, and learns nothing but that.
 PROBES: Final = ("/healthz", "/readyz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from runtime.errors import HardrouteError
+from hardroute.runtime.errors import HardrouteError
 
 RETRY_SECONDS: Final = 1
 

@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from runtime.batcher import MicroBatcher
-from runtime.clips import DecodedClip, decode
-from runtime.engine import Engine
-from runtime.errors import ClipError, HardrouteError
-from runtime.prediction import Prediction
-from runtime.routelog import EventRecord, Record, RouteLog, RouteRecord
-from runtime.service import report
-from runtime.service.metrics import Metrics
-from runtime.service.refusal import Refusal
-from runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
-from runtime.service.uploads import Upload
-from runtime.streams import Hub, StreamEvent
-from runtime.watch import Abstain, Watch
+from hardroute.runtime.clips import DecodedClip, decode
+from hardroute.runtime.errors import ClipError, HardrouteError
+from hardroute.runtime.inference import MicroBatcher
+from hardroute.runtime.inference.engine import Engine
+from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.routelog import EventRecord, Record, RouteLog, RouteRecord
+from hardroute.runtime.service import status as report
+from hardroute.runtime.service.metrics import Metrics
+from hardroute.runtime.service.refusal import Refusal
+from hardroute.runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
+from hardroute.runtime.service.uploads import Upload
+from hardroute.runtime.streams import Hub, StreamEvent
+from hardroute.runtime.watch import Abstain, Watch
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.clips import Limits
-from runtime.errors import HardrouteError
+from hardroute.runtime.clips import Limits
+from hardroute.runtime.errors import HardrouteError
 
 MIN_TOKEN = 16
 

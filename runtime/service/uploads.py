@@ -14,10 +14,10 @@ from typing import BinaryIO, Final
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from runtime.clips.container import HEAD_BYTES, refuse_head
-from runtime.service.bodies import Body, open_body
-from runtime.service.refusal import Refusal
-from runtime.service.settings import ServiceSettings
+from hardroute.runtime.clips.file_type import HEAD_BYTES, refuse_head
+from hardroute.runtime.service.multipart import Body, open_body
+from hardroute.runtime.service.refusal import Refusal
+from hardroute.runtime.service.settings import ServiceSettings
 
 # Boundaries and headers of a multipart body, on top of the video itself.
 OVERHEAD_BYTES: Final = 64 * 2**10

@@ -4,12 +4,12 @@
 ...     print(event.start, event.prediction.label if event.prediction else event.error)
 """
 
-from runtime.streams.events import StreamCounts, StreamEvent
-from runtime.streams.hub import Hub
-from runtime.streams.settings import Policy, Reconnect, StreamSettings
-from runtime.streams.source import FrameSource, Source
-from runtime.streams.stream import Stream
-from runtime.streams.takes import Take
+from hardroute.runtime.streams.events import StreamCounts, StreamEvent
+from hardroute.runtime.streams.hub import Hub
+from hardroute.runtime.streams.open_video import Take
+from hardroute.runtime.streams.settings import Policy, Reconnect, StreamSettings
+from hardroute.runtime.streams.source import FrameSource, Source
+from hardroute.runtime.streams.stream import Stream
 
 __all__ = [
     "FrameSource",

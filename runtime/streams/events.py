@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.prediction import Prediction
-from runtime.routelog import Record
+from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.routelog import Record
 
 Kind = Literal["window", "clip", "source-lost", "source-back", "end"]
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from runtime.batcher import MicroBatcher
-from runtime.engine import Engine
-from runtime.errors import HardrouteError
-from runtime.streams.channel import Channel
-from runtime.streams.events import StreamCounts, StreamEvent
-from runtime.streams.lane import Lane
-from runtime.streams.reader import Reader
-from runtime.streams.release import Abstain, Log, Release, Watcher
-from runtime.streams.settings import StreamSettings
-from runtime.streams.source import open_source
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.inference import MicroBatcher
+from hardroute.runtime.inference.engine import Engine
+from hardroute.runtime.streams.event_queue import Channel
+from hardroute.runtime.streams.events import StreamCounts, StreamEvent
+from hardroute.runtime.streams.pipeline import Lane
+from hardroute.runtime.streams.reader import Reader
+from hardroute.runtime.streams.release import Abstain, Log, Release, Watcher
+from hardroute.runtime.streams.settings import StreamSettings
+from hardroute.runtime.streams.source import open_source
 
 _logger = logging.getLogger(__name__)
 # Beyond a source's own time limit: for what cannot be hurried, such as the window in the network right now.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 
-from runtime.errors import ClipError
-from runtime.streams.settings import MAX_FPS, Reconnect
+from hardroute.runtime.errors import ClipError
+from hardroute.runtime.streams.settings import MAX_FPS, Reconnect
 
 
 class RateLimit:

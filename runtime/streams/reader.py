@@ -11,15 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.clips import ClipContract
-from runtime.clips.sampling import Clock
-from runtime.errors import ClipError, HardrouteError
-from runtime.streams.events import Kind
-from runtime.streams.pace import Pauses, RateLimit, Stopwatch
-from runtime.streams.settings import MAX_HOLD, StreamSettings
-from runtime.streams.source import Source
-from runtime.streams.takes import Take
-from runtime.streams.windows import Cut, Windows
+from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.clips.sampling import Clock
+from hardroute.runtime.errors import ClipError, HardrouteError
+from hardroute.runtime.streams.events import Kind
+from hardroute.runtime.streams.open_video import Take
+from hardroute.runtime.streams.pace import Pauses, RateLimit, Stopwatch
+from hardroute.runtime.streams.settings import MAX_HOLD, StreamSettings
+from hardroute.runtime.streams.source import Source
+from hardroute.runtime.streams.windows import Cut, Windows
 
 # So many frames in a row that cannot be converted are no accident any more.
 MAX_CORRUPT_RUN = 100

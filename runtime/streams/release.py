@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol
 
-from runtime.errors import HardrouteError
-from runtime.prediction import Prediction
-from runtime.routelog import EventRecord, Record, RouteRecord, Window
-from runtime.streams.events import StreamEvent
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.routelog import EventRecord, Record, RouteRecord, Window
+from hardroute.runtime.streams.events import StreamEvent
 
 Abstain = Callable[[Prediction], bool]
 
@@ -37,7 +37,7 @@ class Release:
 
     Args:
         bundle_digest: for the log.
-        abstain: whether an answer is withheld, such as `runtime.watch.Abstain`.
+        abstain: whether an answer is withheld, such as `hardroute.runtime.watch.Abstain`.
         listener: called with each event. If it raises, that is logged by `logging` and goes no further.
     """
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from runtime.clips import ClipContract, Limits
-from runtime.errors import HardrouteError
+from hardroute.runtime.clips import ClipContract, Limits
+from hardroute.runtime.errors import HardrouteError
 
 Policy = Literal["block", "drop-oldest"]
 # Where neither the caller nor the contract says.

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from runtime.clips import ClipContract
-from runtime.errors import ClipError
-from runtime.streams.isolated import open_live_take
-from runtime.streams.settings import StreamSettings
-from runtime.streams.takes import FrameTake, Take, open_file_take
+from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.errors import ClipError
+from hardroute.runtime.streams.open_video import FrameTake, Take, open_file_take
+from hardroute.runtime.streams.reader_process import open_live_take
+from hardroute.runtime.streams.settings import StreamSettings
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 VIDEOS = frozenset((".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"))

@@ -6,11 +6,11 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-from runtime.engine import Engine
-from runtime.streams.events import StreamCounts, StreamEvent
-from runtime.streams.hub import Hub
-from runtime.streams.release import Log, Watcher
-from runtime.streams.settings import StreamSettings
+from hardroute.runtime.inference.engine import Engine
+from hardroute.runtime.streams.events import StreamCounts, StreamEvent
+from hardroute.runtime.streams.hub import Hub
+from hardroute.runtime.streams.release import Log, Watcher
+from hardroute.runtime.streams.settings import StreamSettings
 
 
 class Stream:

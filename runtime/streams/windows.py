@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.clips import ClipContract
-from runtime.clips.preprocess import fit_bgr
-from runtime.clips.sampling import sample_times, shown_before
+from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.clips.sampling import sample_times, shown_before
 
 # Of a window in which the video ends. A shorter rest tells the network too little.
 MIN_COVERED = 0.5

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Final
 
-from runtime.clips import ClipContract, Limits
+from hardroute.runtime.clips import ClipContract, Limits
 
 # Kind and length of a message.
 _HEAD: Final = struct.Struct("<cI")

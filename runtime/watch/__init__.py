@@ -5,8 +5,8 @@ four tests, `thinning` skips windows, `recent` keeps figures for people, `watch`
 single answers.
 """
 
-from runtime.watch.abstain import Abstain
-from runtime.watch.baseline import Baseline
-from runtime.watch.watch import Alarm, Watch
+from hardroute.runtime.bundle.baseline import Baseline
+from hardroute.runtime.watch.abstain import Abstain
+from hardroute.runtime.watch.watch import Alarm, Watch
 
 __all__ = ["Abstain", "Alarm", "Baseline", "Watch"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.errors import HardrouteError
-from runtime.prediction import Prediction
+from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.prediction import Prediction
 
 
 @dataclass(frozen=True)

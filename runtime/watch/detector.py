@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from runtime.prediction import Prediction
-from runtime.watch.baseline import Baseline, log_odds
-from runtime.watch.evidence import Evidence
-from runtime.watch.ranks import ChoiceRanks, NumberRanks
+from hardroute.runtime.bundle.baseline import Baseline, log_odds
+from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.watch.evidence import Evidence
+from hardroute.runtime.watch.ranks import ChoiceRanks, NumberRanks
 
 COLLAPSE, LOAD, LOW_MARGIN, UNKNOWN = KINDS = ("collapse", "load", "low-margin", "unknown")
 # Shares of the windows that a change is supposed to hit.

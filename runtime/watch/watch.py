@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from runtime.errors import BundleError, HardrouteError
-from runtime.prediction import Prediction
-from runtime.watch.baseline import Baseline
-from runtime.watch.detector import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector
-from runtime.watch.evidence import Evidence
-from runtime.watch.recent import MAJORITY, Recent
-from runtime.watch.thinning import Thinning
+from hardroute.runtime.bundle.baseline import Baseline
+from hardroute.runtime.errors import BundleError, HardrouteError
+from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.watch.detector import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector
+from hardroute.runtime.watch.evidence import Evidence
+from hardroute.runtime.watch.recent import MAJORITY, Recent
+from hardroute.runtime.watch.thinning import Thinning
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle  # which reads certificates, and with them baselines
+    from hardroute.runtime.bundle.bundle import Bundle  # which reads certificates, and with them baselines
 
 FALSE_ALARM: Final = 1e-6
 REFRESH: Final = 10_000

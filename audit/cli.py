@@ -1,0 +1,99 @@
+"""`python -m audit BUNDLE --data SET`: attack a bundle's twin, replay it in the runtime, decide by policy."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardroute.audit.bundles import open_sources, require_twin
+from hardroute.audit.clip_selection import chosen_clips, ordered
+from hardroute.audit.policy import Policy, shipped
+from hardroute.runtime import errors
+from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.datasets import load_clips, open_set
+from hardroute.runtime.errors import HardrouteError
+
+REFUSED = 1
+
+
+def audit(
+    bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json and a PyTorch twin.")],
+    data: Annotated[str, typer.Option(help="Labelled set: a folder with manifest.csv, or motion.")],
+    policy: Annotated[str, typer.Option(help=f"TOML file, or one of {', '.join(shipped())}.")] = "standard",
+    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path("audit-report"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Audit at most this many clips.")] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Run every attack on every clip: figures per attack, at more cost.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Attack in so many processes: same result.")] = 1,
+    attack_precision: Annotated[
+        str, typer.Option(help="Show attacks the twin in fp32 or bf16: faster where there is bf16, and no certificate.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="Attack the twin on cpu, cuda or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="Replay the bundle in this backend of the runtime.")] = "cpu",
+    source: Annotated[
+        list[str] | None, typer.Option(help="NAME=BUNDLE whose adversarial clips are shown too; may be repeated.")
+    ] = None,
+    undefended: Annotated[
+        list[str] | None, typer.Option(help="The same for a bundle trained without a defence: it must fall.")
+    ] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Put the certificate into the bundle; if refused, an old one goes.")
+    ] = False,
+) -> None:
+    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
+
+    An audit that was killed goes on where it was when it is started again in the same way. Under torchrun, its
+    processes take the place of --workers.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if rank:
+        # Rank 0 reads the command line for all.
+        from hardroute.audit.execution.torchrun import serve
+
+        return serve()
+    if size > 1 and workers > 1:
+        raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
+    if attach and limit is not None:
+        raise HardrouteError("--attach: an audit with --limit certifies nothing; leave one of them out")
+    if attach and attack_precision != "fp32":
+        raise HardrouteError("--attach: only attacks in fp32 certify; leave --attack-precision out")
+    if attach and bundle.is_dir() and not os.access(bundle, os.W_OK):
+        raise HardrouteError(f"--attach: no permission to write into {bundle}")
+    opened = Bundle.open(bundle)
+    rules = Policy.load(policy)
+    require_twin(opened)
+    plain, others = undefended or [], source or []
+    sources = open_sources([*plain, *others], opened)
+    clip_set = chosen_clips(open_set(data), opened, rules, limit)
+    if out.exists() and not out.is_dir():
+        raise HardrouteError(f"{out}: not a folder; choose another --out")
+
+    # torch takes seconds to import; a wrong path should be answered at once.
+    from hardroute.audit import console as screen
+    from hardroute.audit.certify import WORK, Means, certify
+    from hardroute.audit.execution.device import open_device
+    from hardroute.audit.execution.precision import require_precision
+    from hardroute.audit.report import certificate
+
+    open_device(device)
+    require_precision(attack_precision, device)
+    started = time.perf_counter()
+    with screen.progress() as show:
+        undefended_ones = tuple(sources)[: len(plain)]
+        means = Means(
+            thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend, show.phase
+        )
+        decoding = show.phase("decoding clips")
+        clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
+        result = certify(opened, clips, rules, means)
+    written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
+    screen.verdict(result.verdict, written)
+    if attach:
+        screen.attached(certificate.attach(opened, out / certificate.NAME))
+    if not result.verdict.passed:
+        raise typer.Exit(REFUSED)

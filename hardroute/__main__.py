@@ -1,0 +1,5 @@
+"""`python -m hardroute`."""
+
+from hardroute.cli import main
+
+main()

@@ -1,0 +1,101 @@
+"""The command `hardroute`: every verb, each loaded when it is asked for.
+
+`python -m runtime`, `-m training` and `-m audit` in a checkout are parts of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, NamedTuple, NoReturn
+
+import typer
+
+from hardroute import __version__
+from hardroute.runtime import errors
+
+
+class Verb(NamedTuple):
+    """Where a verb lives and what it does in a line; its module loads with the verb and not with the list of them.
+
+    Attributes:
+        part: the folder of the checkout whose `python -m` has it, too.
+        home: module below `hardroute` and name of a function or a typer app in it.
+    """
+
+    part: str
+    home: str
+    help: str
+
+
+VERBS: Final = {
+    "info": Verb("runtime", "runtime.cli.info:info", "Verify a bundle and say what is in it."),
+    "predict": Verb("runtime", "runtime.cli.predict:predict", "Classify videos."),
+    "stream": Verb("runtime", "runtime.cli.stream:stream", "Classify cameras and long videos, window by window."),
+    "serve": Verb("runtime", "runtime.cli.serve:serve", "Answer clips over HTTP."),
+    "log": Verb("runtime", "runtime.cli.log:app", "Check a routing log, and say what is in it."),
+    "render": Verb("runtime", "runtime.cli.render:render", "Render a procedural set as video files."),
+    "fit": Verb("training", "training.cli:fit", "Train a model with a defence."),
+    "export": Verb("training", "training.cli:export", "Turn a training run into a bundle."),
+    "evaluate": Verb("training", "training.cli:evaluate", "How often a bundle is right about whole videos."),
+    "compare": Verb("training", "training.cli:compare_methods", "Train methods at equal compute and audit each."),
+    "audit": Verb("audit", "audit.cli:audit", "Attack a bundle, and decide by a policy whether it may be served."),
+    "page": Verb("app", "app:serve", "Show a bundle in the browser."),
+}
+
+
+class _Verbs(typer.core.TyperGroup):
+    """A group that knows its commands' names and lines without loading them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, verb in VERBS.items() if ctx.obj in (None, verb.part)]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        return load(name) if name in self.list_commands(ctx) else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS[name].help) for name in self.list_commands(ctx)])
+
+
+def load(name: str) -> Any:
+    """The command of that verb."""
+    module, _, attribute = VERBS[name].home.partition(":")
+    found = getattr(importlib.import_module(f"hardroute.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command(name)(found)
+    return typer.main.get_command(single)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hardroute {__version__}")
+        raise typer.Exit
+
+
+app: Final = typer.Typer(
+    cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+@app.callback()
+def hardroute(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Harden, audit and serve routed video classifiers. `hardroute VERB --help` says more of each."""
+
+
+def main(part: str | None = None) -> NoReturn:
+    """Runs the command line and exits. `part`: only the verbs of one folder; a part of one verb is that verb."""
+    mine = [name for name, verb in VERBS.items() if part in (None, verb.part)]
+    command = load(mine[0]) if len(mine) == 1 else typer.main.get_command(app)
+    name = f"python -m {part}" if part else "hardroute"
+    errors.main(lambda: command(prog_name=name, obj=part))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""A bundle: the folder that training hands to the runtime and the audit, sealed by its manifest's digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hardroute.runtime.bundle.certificate import Certificate
+from hardroute.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
+from hardroute.runtime.bundle.probes import Probes
+from hardroute.runtime.bundle.sealed_files import (
+    CERTIFICATE,
+    MANIFEST,
+    MAX_SEALED_BYTES,
+    read_chunks,
+    read_sealed,
+    seal_name,
+    sha256,
+    temporary_name,
+    write_sealed,
+)
+from hardroute.runtime.errors import BundleError
+
+# No file can hold its own digest, and the certificate quotes the manifest's: these two have seals beside them.
+_SEALED: Final = frozenset({MANIFEST, CERTIFICATE})
+UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest was read and whose files matched their digests when it was opened.
+
+    Attributes:
+        root: its folder.
+        manifest: the parsed `manifest.json`.
+        digest: SHA-256 of the bytes of `manifest.json`; through the digests in there it covers every file.
+
+    >>> bundle = Bundle.open("models/zoo/motion")  # doctest: +SKIP
+    >>> bundle.manifest.classes  # doctest: +SKIP
+    """
+
+    root: Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, path: str | Path, digest: str | None = None) -> Bundle:
+        """Reads the manifest and compares every file with its digest.
+
+        Args:
+            path: its folder.
+            digest: what the bundle's digest must be, 64 hex digits, known from elsewhere (a certificate, a note).
+                Without it damage is found, but not that someone put another whole bundle in its place.
+
+        Raises:
+            BundleError: no such folder, broken manifest, another digest; a file missing, unlisted, changed or a link.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise BundleError(f"{root}: no such bundle folder")
+        try:
+            if not (root / MANIFEST).exists():
+                raise BundleError(f"no {MANIFEST} in it; `python -m training export` makes a bundle")
+            data = read_sealed(root, MANIFEST)
+            manifest = Manifest.parse(data)
+            _compare_names(root, manifest)
+            for name, expected in manifest.files.items():
+                _require_digest(name, sha256(read_chunks(root / name)), expected)
+            if (root / CERTIFICATE).exists() or (root / seal_name(CERTIFICATE)).exists():
+                read_sealed(root, CERTIFICATE)
+        except BundleError as error:
+            raise BundleError(f"bundle {root}: {error}") from None
+        bundle = cls(root, manifest, hashlib.sha256(data).hexdigest())
+        if digest is not None:
+            bundle.require_digest(digest)
+        return bundle
+
+    def require_digest(self, digest: str) -> None:
+        """Compares the bundle's digest with one known from elsewhere.
+
+        Raises:
+            BundleError: they differ, or `digest` is not 64 hex digits.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
+            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `python -m runtime info` prints them")
+        if digest.lower() != self.digest:
+            raise BundleError(
+                f"bundle {self.root}: its digest is {self.digest}, not the pinned one; "
+                "somebody put another bundle there, or the pin is of an older one"
+            )
+
+    def path(self, name: str) -> Path:
+        """Where a listed file lies. Prefer `read`: what is at a path can change after it was verified.
+
+        Raises:
+            BundleError: the manifest does not list the file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"bundle {self.root}: {name!r} is not in its manifest")
+        return self.root / name
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, compared with its digest after reading: they are what was sealed.
+
+        Raises:
+            BundleError: not listed, gone, or changed since the bundle was opened.
+        """
+        path = self.path(name)
+        try:
+            data = b"".join(read_chunks(path))
+            _require_digest(name, hashlib.sha256(data).hexdigest(), self.manifest.files[name])
+        except BundleError as error:
+            raise BundleError(f"bundle {self.root}: {error}") from None
+        return data
+
+    def certificate(self) -> Certificate | None:
+        """What an audit vouched for, or None where no certificate lies in the bundle.
+
+        Raises:
+            BundleError: see `Certificate.parse`; or the seal does not agree with it.
+        """
+        if not (self.root / CERTIFICATE).exists():
+            return None
+        try:
+            return Certificate.parse(read_sealed(self.root, CERTIFICATE), self.digest, self.manifest)
+        except BundleError as error:
+            raise BundleError(f"bundle {self.root}: {error}") from None
+
+    def is_current(self) -> bool:
+        """Whether the manifest on the disk is still the one that was opened; reads that file only."""
+        try:
+            return sha256(read_chunks(self.root / MANIFEST, MAX_SEALED_BYTES)) == self.digest
+        except BundleError:
+            return False
+
+    def probes(self) -> Probes:
+        """The stored clips and expected answers.
+
+        Raises:
+            BundleError: see `Probes.from_bytes`.
+        """
+        manifest = self.manifest
+        try:
+            return Probes.from_bytes(
+                self.read(manifest.probes), manifest.contract, len(manifest.experts), len(manifest.classes)
+            )
+        except BundleError as error:
+            raise BundleError(f"bundle {self.root}: {error}") from None
+
+
+def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
+    """Seals a folder: computes the digest of each file in it and writes `manifest.json` and its seal last.
+
+    Args:
+        folder: holds the finished files and nothing else.
+        fields: of `Manifest`, without `schema_version` and `files`.
+
+    Returns:
+        The bundle, opened again from the disk.
+
+    Raises:
+        BundleError: the fields break the schema or name a file that is not there; no manifest is written.
+    """
+    root = Path(folder)
+    ours = UNLISTED | {temporary_name(name) for name in UNLISTED}
+    names = sorted(entry.name for entry in os.scandir(root) if entry.name not in ours)
+    files = {name: sha256(read_chunks(root / name)) for name in names}
+    manifest = Manifest.from_fields({**fields, "schema_version": SCHEMA_VERSION, "files": files})
+    write_sealed(root, MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return Bundle.open(root)
+
+
+def _compare_names(root: Path, manifest: Manifest) -> None:
+    present = {entry.name for entry in os.scandir(root)}
+    if reserved := sorted(UNLISTED & manifest.files.keys()):
+        raise BundleError(f"{MANIFEST}: files: {reserved[0]} cannot be listed in it")
+    if missing := sorted(manifest.files.keys() - present):
+        raise BundleError(f"{missing[0]} is missing; copy or export the bundle again")
+    # What no digest covers could be picked up by a library that looks beside the model for more.
+    if unlisted := sorted(present - manifest.files.keys() - UNLISTED):
+        raise BundleError(f"{unlisted[0]} is not in the manifest; remove it or export the bundle again")
+
+
+def _require_digest(name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise BundleError(
+            f"{name} was changed: its SHA-256 is {found[:12]}..., the manifest says {expected[:12]}...; "
+            "copy or export the bundle again"
+        )

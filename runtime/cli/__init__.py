@@ -1,0 +1,1 @@
+"""The commands `info`, `predict`, `stream`, `serve`, `log` and `render`."""

@@ -1,0 +1,19 @@
+"""`hardroute render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardroute.runtime.datasets import motion
+
+
+def render(
+    spec: Annotated[str, typer.Argument(help='A motion set: "motion" or "motion:seed=0,train=250,...".')],
+    out: Annotated[Path, typer.Option(help="New folder for the videos and their manifest.csv.")],
+) -> None:
+    """Render a procedural motion set as video files."""
+    motion.render(spec, out)
+    typer.echo(f"rendered {spec} in {out}")

@@ -1,0 +1,219 @@
+"""The engine: a clip goes through the router and then through one expert."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hardroute.runtime.backends import AUTO, Backend, open_backend
+from hardroute.runtime.bundle.bundle import Bundle
+from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode
+from hardroute.runtime.errors import ClipError, EngineError
+from hardroute.runtime.inference.backend_selection import fastest
+from hardroute.runtime.inference.networks import Networks
+from hardroute.runtime.prediction import Prediction, Timing
+
+if TYPE_CHECKING:
+    from hardroute.runtime.inference.multi_clip import VideoPrediction
+    from hardroute.runtime.streams import Stream
+    from hardroute.runtime.streams.release import Log, Watcher
+
+
+class Engine:
+    """A loaded bundle, ready to classify. Make one with `Engine.load`.
+
+    One engine may be called from several threads. Load it after a fork, not before: the threads of an
+    inference library do not survive one, so a forked child gets an `EngineError` from every call.
+
+    What was loaded is what was verified, and stays in memory: a bundle that is swapped on the disk meanwhile
+    changes nothing until it is loaded again.
+
+    Attributes:
+        bundle: what it serves.
+        backend: which backend answers.
+        chosen_because: one line that says why it was chosen.
+
+    >>> with Engine.load("models/zoo/motion") as engine:  # doctest: +SKIP
+    ...     print(engine.predict("clip.mp4").label)
+    """
+
+    def __init__(self, networks: Networks, backend: str, chosen_because: str = "") -> None:
+        self.bundle = networks.bundle
+        self.backend = backend
+        self.chosen_because = chosen_because or f"backend {backend} was asked for"
+        self._networks: Networks | None = networks
+        self._pid = os.getpid()
+        channels, *rest = self.contract.shape
+        self._frame_shape = (*rest, channels)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | Bundle,
+        backend: str | Backend = "cpu",
+        verify: bool = True,
+        threads: int | None = None,
+        digest: str | None = None,
+        tolerance: float | None = None,
+    ) -> Engine:
+        """Opens a bundle, loads its router and all experts, and lets them answer the stored probes.
+
+        Args:
+            bundle: the folder. Its digests are always compared, and what was compared is what gets loaded.
+            backend: a name in `hardroute.runtime.backends.BACKENDS`, a `Backend` of your own, or "auto": the fastest of those
+                that can run here and answer the probes, see `hardroute.runtime.inference.backend_selection`.
+            verify: replay the probes ("auto" always does). Without it the networks may answer otherwise than where
+                they were exported, and nobody notices.
+            threads: CPU threads of one network at a time; None: one per core.
+            digest: the bundle's digest as it was certified; any other bundle is refused. See `Bundle.open`.
+            tolerance: largest difference of a logit from its probe; None: the manifest's, which is meant for fp32.
+                A backend of lower precision needs a larger one. Routes must be the same in any case.
+
+        Raises:
+            BundleError: the bundle is broken or changed, or does not answer its probes as it should.
+            BackendError: the backend is unknown or cannot run here; there is no fallback to another one.
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle, digest)
+        elif digest is not None:
+            bundle.require_digest(digest)
+        if backend == AUTO:
+            name, networks, because = fastest(bundle, threads, tolerance=tolerance)
+            return cls(networks, name, because)
+        library = open_backend(backend, threads) if isinstance(backend, str) else backend
+        networks = Networks.load(bundle, library)
+        if verify:
+            networks.replay_probes(tolerance)
+        return cls(networks, backend if isinstance(backend, str) else type(backend).__name__)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K labels in the order of the logits."""
+        return self.bundle.manifest.classes
+
+    @property
+    def contract(self) -> ClipContract:
+        """How a video becomes the network's input."""
+        return self.bundle.manifest.contract
+
+    def predict(
+        self, clip: str | Path | DecodedClip, *, limits: Limits = Limits(), allow_short: bool = False
+    ) -> Prediction:
+        """Classifies one video.
+
+        Args:
+            clip: a video file, or a clip decoded under this engine's contract.
+            limits: what a video file may cost.
+            allow_short: see `hardroute.runtime.clips.decoding`.
+
+        Raises:
+            ClipError: the video cannot be used.
+        """
+        decoding = 0.0
+        if not isinstance(clip, DecodedClip):
+            started = time.perf_counter()
+            clip = decode(clip, self.contract, limits, allow_short=allow_short)
+            decoding = (time.perf_counter() - started) * 1000
+        prediction = self.predict_batch(clip.frames[None])[0]
+        timing = replace(prediction.milliseconds, decode=decoding)
+        return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
+
+    def predict_video(self, video: str | Path, clips: int, **decoding: Any) -> VideoPrediction:
+        """Classifies a video by the mean over several of its clips: see `hardroute.runtime.inference.multi_clip.predict_video`."""
+        from hardroute.runtime.inference.multi_clip import predict_video
+
+        return predict_video(self, video, clips, **decoding)
+
+    def predict_batch(self, frames: np.ndarray) -> list[Prediction]:
+        """Classifies clips that are frames already; each chosen expert runs once, on its clips together.
+
+        Args:
+            frames: (N, T, H, W, 3) uint8 RGB, of the contract's size.
+
+        Returns:
+            N predictions in the order of the clips. What else is in the batch changes a clip's answer by no
+            more than the rounding of the inference library.
+
+        Raises:
+            ClipError: wrong dtype or shape.
+            BundleError: a network answered with a wrong shape or something that is not finite.
+            EngineError: the engine is closed, or was loaded before a fork.
+        """
+        networks = self._open()
+        self.check(frames)
+        return networks.predict(frames) if len(frames) else []
+
+    def stream(
+        self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
+    ) -> Stream:
+        """Classifies a video without end, window by window: an iterator of `hardroute.runtime.streams.StreamEvent`.
+
+        Args:
+            source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
+            log, watch: a `RouteLog` and a `Watch`; an answer comes out once its line is written.
+            settings: fields of `hardroute.runtime.streams.StreamSettings`, such as `seconds`, `stride` and `policy`.
+
+        Raises:
+            HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
+        """
+        from hardroute.runtime.streams import Stream, StreamSettings  # they stand on the engine
+
+        return Stream(self, source, StreamSettings(**settings), log=log, watch=watch)
+
+    def route(self, frames: np.ndarray) -> np.ndarray:
+        """The first half of `predict_batch`: the router's scores (N, M) float32; a clip's expert is their argmax.
+
+        For callers that collect clips of one expert from several batches. Arguments and errors as there.
+        """
+        networks = self._open()
+        self.check(frames)
+        return networks.route(frames)
+
+    def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
+        """The second half: the logits (N, K) float32 that one expert gives to clips that were routed to it."""
+        networks = self._open()
+        self.check(frames)
+        return networks.answer(expert, frames)
+
+    def predictions(self, router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]) -> list[Prediction]:
+        """Puts what `route` and `answer` gave for N clips together, as `predict_batch` would."""
+        return Prediction.batch(self.classes, router_logits, logits, timings)
+
+    def check(self, frames: np.ndarray) -> None:
+        """Raises ClipError unless these are clips (N, T, H, W, 3) uint8 of this engine's contract."""
+        if not isinstance(frames, np.ndarray):
+            raise ClipError(f"frames are a {type(frames).__name__}, expected a numpy array of uint8 RGB in 0..255")
+        if frames.dtype != np.uint8:
+            raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
+        if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:
+            expected = ", ".join(["N", *map(str, self._frame_shape)])
+            raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
+
+    def replay_probes(self) -> None:
+        """Classifies the bundle's probes again, as `load` did; BundleError names the first difference."""
+        self._open().replay_probes()
+
+    def close(self) -> None:
+        """Lets go of the networks. Calls that are running finish; later ones raise EngineError."""
+        self._networks = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> Networks:
+        # The caller holds what this returns, so close() in another thread cannot take it away in mid-batch.
+        networks = self._networks
+        if networks is None:
+            raise EngineError("the engine is closed; load the bundle again")
+        if os.getpid() != self._pid:
+            raise EngineError("the engine was loaded before a fork and cannot work in the child; load it there")
+        return networks

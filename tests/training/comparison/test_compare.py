@@ -1,0 +1,90 @@
+"""Methods compared at equal compute: trained, exported, audited, one table; and again from where it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hardroute.runtime.errors import DataError, HardrouteError
+from hardroute.cli import app
+from hardroute.training.comparison.compare import table
+
+POLICY = """
+schema_version = 1
+name = "tiny"
+[data]
+split = "test"
+clips = 8
+seed = 0
+[attacks]
+suite = "quick"
+eps = [8]
+gate_eps = 8
+steps = 2
+seed = 0
+[thresholds]
+clean_accuracy = 0.0
+robust_accuracy = 0.0
+min_load_entropy = 0.0
+min_agreement = 0.0
+max_dead_gradients = 1.0
+"""
+FIT = (
+    "--experts 2 --width 2 --router-width 2 --blocks 1,1,0,0 --frames 4 --size 16 --batch 8 --inner-steps 1 --epochs 3"
+)
+
+
+def compare(root: Path, *words: str) -> str:
+    (root / "tiny.toml").write_text(POLICY)
+    command = ["compare", "--data", "motion:train=2,val=1,test=1", "--out", str(root / "out"), *FIT.split()]
+    result = CliRunner().invoke(app, [*command, "--policy", str(root / "tiny.toml"), *words])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDROUTE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_one_command_gives_one_table_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    compare(tmp_path, "--method", "at-m")
+    run = tmp_path / "out" / "runs" / "at-m-0"
+    before = (run / "state.json").stat().st_mtime_ns
+    said = compare(tmp_path, "--method", "at-m", "--method", "j-tlat")
+    assert (run / "state.json").stat().st_mtime_ns == before, "what is done is not done again"
+    reference, joint = rows = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [(row["method"], row["seed"]) for row in rows] == [("at-m", 0), ("j-tlat", 0)]
+    assert reference["epochs"] == 3 and joint["epochs"] == 2
+    assert set(joint["accuracy"]) >= {"CLEAN", "PGD", "FGSM", "J-TLGA", "worst case"}
+    assert joint["accuracy"]["CLEAN"]["n"] == 8
+    lines = (tmp_path / "out" / "compare.md").read_text().splitlines()
+    assert len({line.count("|") for line in lines[2:]}) == 1 and len(lines) == 6
+    assert "| j-tlat | 0 | 2 |" in said
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_small_scores_do_not_make_a_router_look_steadier(tmp_path: Path) -> None:
+    accuracy = {"CLEAN": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 8}}
+    row = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
+    row |= {"lips_j": None, "gflops": {"routed": 1.0}, "load_entropy": 1.0}
+    large = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
+    small = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
+    *_, first, second = table([large, small, {**row, "lips_r": None, "router_spread": 0.0}]).splitlines()[:-1]
+    assert "| 0.5 | 0.25 | - |" in first and "| 0.005 | 0.25 | - |" in second
+
+
+def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
+    compare(tmp_path, "--method", "plain")
+    with pytest.raises(DataError, match="other settings"):
+        compare(tmp_path, "--method", "plain", "--lr", "0.5")
+
+
+def test_an_unknown_method_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(HardrouteError, match="unknown method 'magic'"):
+        compare(tmp_path, "--method", "plain", "--method", "magic")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,105 @@
+"""Training compute, counted; and how a run went, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+from torch import nn
+
+from hardroute.audit.attacks import ATTACKS
+from hardroute.audit.evaluation.cost import counted
+from hardroute.models import build_model
+from hardroute.training.comparison.compute import Operations, equal_epochs, flops_per_clip
+from hardroute.training.loop.dynamics import draw, scalars, write_events
+from hardroute.training.settings import FitSettings
+
+SMALL: dict[str, Any] = {"data": "none", "width": 4, "router_width": 2, "blocks": (1, 0, 0, 0), "frames": 4, "size": 16}
+
+
+def cost(**settings: Any) -> float:
+    return flops_per_clip(FitSettings(**{**SMALL, **settings}), classes=3)
+
+
+def test_a_matrix_product_and_its_backward_pass_cost_what_they_cost() -> None:
+    layer, x = nn.Linear(7, 5, bias=False), torch.rand(3, 7)
+    with Operations() as forward:
+        out = layer(x).sum()
+    with Operations() as backward:
+        out.backward()
+    assert forward.total == 2 * 3 * 7 * 5
+    assert backward.total == 2 * 3 * 7 * 5, "the weights' gradient alone: x asks for none"
+
+
+def test_each_inner_step_adds_a_forward_pass_and_the_clip_half_of_a_backward_one() -> None:
+    one, two, five = (cost(method="at-s", inner_steps=steps) for steps in (1, 2, 5))
+    assert five - two == pytest.approx(3 * (two - one))
+    # Forward and gradient with respect to the clip: 2 of the 3 that training takes, more where the first layer, whose
+    # input training does not ask about, is much of the network.
+    assert 2 / 3 < (two - one) / cost(method="plain", experts=1) < 1
+
+
+@pytest.mark.parametrize("method", ["plain", "at-m"])
+def test_experts_of_several_kinds_cost_their_mean(method: str) -> None:
+    first, second, both = (
+        cost(method=method, expert=kinds, experts=2) for kinds in ("r3d18", "slowfast", "r3d18,slowfast")
+    )
+    assert abs(first - second) > 0.1 * first
+    assert both == pytest.approx((first + second) / 2, rel=1e-3)
+
+
+def test_equal_compute_gives_a_dearer_method_fewer_epochs() -> None:
+    reference = FitSettings(**SMALL, method="at-m", epochs=60)
+    assert equal_epochs(reference, reference, 3) == 60
+    joint = FitSettings(**SMALL, method="j-tlat", epochs=1, together=0.0)
+    epochs = equal_epochs(joint, reference, 3)
+    assert epochs * cost(method="j-tlat", together=0.0) == pytest.approx(60 * cost(method="at-m"), rel=0.5 / epochs)
+
+
+RECORD = {
+    "epoch": 2,
+    "loss": {"moe": 1.5},
+    "clean": 0.5,
+    "robust": 0.25,
+    "under": {"fgsm": 0.5, "j-tlga": 0.25},
+    "load": [0.75, 0.25],
+}
+
+
+def test_nested_numbers_become_names() -> None:
+    assert scalars(RECORD) == {
+        "epoch": 2, "loss/moe": 1.5, "clean": 0.5, "robust": 0.25, "under/fgsm": 0.5, "under/j-tlga": 0.25,
+        "load/0": 0.75, "load/1": 0.25,
+    }  # fmt: skip
+
+
+def test_tensorboard_finds_every_number(tmp_path: Path) -> None:
+    write_events(tmp_path, RECORD)
+    (path,) = tmp_path.iterdir()
+    data, found = path.read_bytes(), dict[str, Any]()
+    while data:  # records: length (8 bytes), its checksum (4), an event, its checksum (4)
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        found |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
+        data = data[16 + length :]
+    assert found == {name: (2, pytest.approx(value)) for name, value in scalars(RECORD).items()}
+
+
+def test_the_picture_shows_something(tmp_path: Path) -> None:
+    draw(tmp_path / "dynamics.png", [{**RECORD, "epoch": 1}, RECORD])
+    picture = cv2.imread(str(tmp_path / "dynamics.png"))
+    assert picture is not None and picture.shape[0] > 300 and picture.std() > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["dynamics.png"]
+
+
+def test_an_attack_on_the_router_runs_no_expert_where_nobody_judges_it() -> None:
+    model = build_model(FitSettings(**SMALL).model(3))
+    x, y = torch.rand(4, 3, 4, 16, 16), torch.arange(4) % 3
+    for name, runs_experts in (("tla-r", False), ("tla-m", True)):
+        with counted(model) as passes:
+            ATTACKS[name].but(keep="last")(model, x, y, steps=2)
+        assert bool(passes.total[2]) == runs_experts, name

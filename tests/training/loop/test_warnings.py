@@ -1,0 +1,93 @@
+"""What goes wrong is said while it happens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hardroute.models import VideoMoE
+from hardroute.training.loop.warnings import Watch
+
+
+class Fixed(nn.Module):
+    """Sends all clips to expert `self.only`, or, where it is None, to all experts in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = torch.arange(len(x)) % 4 if self.only is None else torch.full((len(x),), self.only)
+        return nn.functional.one_hot(index, 4).float()
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), 2)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def router() -> Fixed:
+    return Fixed()
+
+
+@pytest.fixture
+def watch(router: Fixed, said: list[str]) -> Watch:
+    watch = Watch(VideoMoE(router, [Constant() for _ in range(4)]), said.append)
+    watch.begin(3)
+    return watch
+
+
+def batch(router: Fixed) -> None:
+    router(torch.zeros(8, 3, 1, 2, 2))
+
+
+def test_a_collapse_is_said_within_the_epoch_and_once(watch: Watch, router: Fixed, said: list[str]) -> None:
+    batch(router)
+    assert watch.batch(1.0) and not said
+    router.only = 2
+    for _ in range(60):
+        batch(router)
+        watch.batch(1.0)
+    assert len(said) == 1
+    assert said[0].startswith("epoch 3: the router is collapsing (load 0.0") and "--balance" in said[0]
+    watch.begin(4)
+    watch.batch(1.0)
+    assert said[1].startswith("epoch 4: ")
+
+
+def test_passes_in_eval_mode_are_not_training(watch: Watch, router: Fixed, said: list[str]) -> None:
+    router.eval()
+    router.only = 2
+    for _ in range(60):
+        batch(router)
+        watch.batch(1.0)
+    assert not said
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_said_and_its_batch_skipped(watch: Watch, said: list[str], loss: float) -> None:
+    assert not watch.batch(loss)
+    assert "epoch 3: the loss is not finite" in said[0] and "--lr" in said[0]
+    assert watch.batch(0.5)
+
+
+def test_a_robust_accuracy_that_falls_apart_is_catastrophic_overfitting(watch: Watch, said: list[str]) -> None:
+    for robust in (0.1, 0.3, 0.2):
+        watch.epoch({"robust": robust, "load_entropy": 1.0})
+    assert not said
+    watch.epoch({"robust": 0.14, "load_entropy": 1.0})
+    assert "from 0.300 to 0.140: catastrophic overfitting" in said[0]
+
+
+def test_an_epoch_with_a_collapsed_router_is_said(watch: Watch, said: list[str]) -> None:
+    watch.epoch({"robust": 0.1, "load_entropy": 0.49})
+    assert "entropy 0.49 of 1" in said[0]

@@ -1,0 +1,1 @@
+"""Training itself: one run from its settings to its best weights."""

@@ -1,0 +1,75 @@
+"""One run from its settings: checked, its clips read, its folder made, trained to the end."""
+
+import platform
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from hardroute.models import build_model, find_expert
+from hardroute.models.published import start_from
+from hardroute.runtime.clips import Spread
+from hardroute.runtime.datasets import ClipArrays, ClipCache, ClipSet, cache_root, load_clips, open_set
+from hardroute.runtime.errors import DataError
+from hardroute.training.console import Screen, reading
+from hardroute.training.loop.distributed import Team
+from hardroute.training.loop.precision import Precision
+from hardroute.training.loop.run import Run, RunRecord
+from hardroute.training.loop.trainer import Trainer
+from hardroute.training.settings import FitSettings
+
+
+def fit_run(settings: FitSettings, out: Path, team: Team, run: Run | None = None) -> Run:
+    """Trains a new run in `out`, or goes on with `run`.
+
+    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made.
+    """
+    clip_set = checked(settings, run, team)
+    train, val = clips_of(clip_set, settings)
+    run = run or created(out, settings, clip_set, team)
+    screen = Screen(settings.epochs, silent=not team.leads)
+    trainer = Trainer(run, train, val, screen, team)
+    with screen.progress:
+        trainer.go()
+    return run
+
+
+def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
+    """The labelled set of a run that can be carried out."""
+    for kind in settings.kinds:
+        find_expert(kind)
+    precision = Precision(settings.precision, settings.device)
+    settings.check_team(team.size)
+    Spread(settings.contract.seconds, settings.clips_per_video)
+    clip_set = open_set(settings.data)
+    if run and clip_set.classes != run.record.classes:
+        raise DataError(f"{settings.data}: its classes are no longer those of the run in {run.root}")
+    if len(clip_set.classes) < 2:
+        raise DataError(
+            f"{settings.data}: training needs two classes or more, and its only one is {clip_set.classes[0]!r}"
+        )
+    model = build_model(settings.model(len(clip_set.classes)))
+    precision.check_planes(model, settings.contract)
+    if settings.init and run is None:
+        start_from(list(model.experts), list(settings.init))
+    return clip_set
+
+
+def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
+    """Training clips, and the validation clips that are attacked after each epoch."""
+    val = clip_set.split("val")
+    chosen = val.take(min(settings.validate_clips, len(val)), settings.seed)
+    load = partial(load_clips, contract=settings.contract, decoder=ClipCache(cache_root() / "clips").decode_clips)
+    with reading() as show:
+        return (
+            load(clip_set.split("train"), progress=show("train"), per_video=settings.clips_per_video),
+            load(chosen, progress=show("val")),
+        )
+
+
+def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
+    """A new run's folder, made by one of the processes."""
+    if team.leads:
+        tools = {"python": platform.python_version(), "torch": version("torch")}
+        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
+    team.wait()
+    return Run.open(out)

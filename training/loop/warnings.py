@@ -1,0 +1,71 @@
+"""What goes wrong in adversarial training of a mixture, said while it happens."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hardroute.audit.evaluation import load_entropy
+from hardroute.models import VideoMoE
+
+MEMORY = 0.95  # per batch: the load is that of about the last twenty
+COLLAPSED = 0.5  # load entropy, as a share of log M
+
+
+class Watch:
+    """Looks at a run through the router's answers, the losses and the epochs' metrics.
+
+    Args:
+        model: the model in training; only its passes in training mode count.
+        say: takes a warning, one line.
+        best: robust validation accuracy reached so far.
+    """
+
+    def __init__(self, model: VideoMoE, say: Callable[[str], None], best: float = 0.0) -> None:
+        self.say = say
+        self.load: Tensor | None = None
+        self._where, self._said = "", set[str]()
+        self._best = best
+        if len(model.experts) > 1:
+            model.router.register_forward_hook(self._see)
+
+    def begin(self, epoch: int) -> None:
+        """Each kind of warning is given once in an epoch."""
+        self._where, self._said = f"epoch {epoch}", set[str]()
+
+    def batch(self, loss: float) -> bool:
+        """Whether the loss of a batch can be followed: False where it is not finite."""
+        if self.load is not None and load_entropy(self.load.cpu().numpy()) < COLLAPSED:
+            shares = " ".join(f"{share:.2f}" for share in self.load.tolist())
+            self._once("collapse", f"the router is collapsing (load {shares} over the last batches); raise --balance")
+        if math.isfinite(loss):
+            return True
+        self._once("loss", "the loss is not finite, its batch is skipped; lower --lr")
+        return False
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """Looks at an epoch's validation."""
+        if metrics["load_entropy"] < COLLAPSED:
+            entropy = metrics["load_entropy"]
+            self._once("collapse", f"the router is collapsing (load entropy {entropy:.2f} of 1); raise --balance")
+        robust = metrics["robust"]
+        if self._best - robust > 0.1 and robust < self._best / 2:
+            self._once(
+                "overfitting",
+                f"robust accuracy fell from {self._best:.3f} to {robust:.3f}: catastrophic overfitting to the inner "
+                "attack; raise --inner-steps or lower --lr",
+            )
+        self._best = max(self._best, robust)
+
+    def _see(self, router: Any, inputs: Any, output: Tensor) -> None:
+        if not router.training:
+            return
+        share = torch.bincount(output.detach().argmax(1), minlength=output.shape[1]) / len(output)
+        self.load = share if self.load is None else MEMORY * self.load + (1 - MEMORY) * share
+
+    def _once(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.say(f"{self._where}: {text}")

@@ -12,7 +12,6 @@ import typer
 from hardroute.audit.bundles import open_sources, require_twin
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy, shipped
-from hardroute.runtime import errors
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import load_clips, open_set
 from hardroute.runtime.errors import HardrouteError

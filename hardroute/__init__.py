@@ -60,7 +60,7 @@ _HOMES: Final = {
     for name in names
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 -- all are strings
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

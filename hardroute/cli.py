@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, NamedTuple, NoReturn
 
 import typer

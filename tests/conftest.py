@@ -18,6 +18,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests.support.paths import ROOT
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # The same examples on every machine, and no deadline: how long a test took is never what it asserts.
@@ -25,14 +26,24 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-@pytest.fixture(autouse=True)
-def _repeatable() -> None:
+def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 -- libraries under test may still use the legacy generator
     # Only if something imported it already: the tests of `runtime` must be able to run without torch.
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _repeatable_module() -> None:
+    # What a module's own fixtures draw must not depend on which modules ran before.
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def _repeatable(_repeatable_module: None) -> None:
+    _seed()
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,10 @@ import httpx
 import numpy as np
 import pytest
 
-from hardroute import app
-from hardroute import Engine
+from hardroute import Engine, app
 from hardroute.runtime.errors import HardrouteError, MethodError
-
 from tests.support.paths import ROOT
+
 SAMPLES = "motion:train=0,val=0,test=1"
 
 

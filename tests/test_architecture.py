@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+
 FLOORS = ("runtime", "models", "audit", "training", "app")  # each stands on those before it
 # A network knows what a clip looks like, and how a user's mistake is reported; not how a bundle is served.
 MODELS_MAY_IMPORT = ("hardroute.runtime.clips", "hardroute.runtime.errors")

@@ -39,7 +39,7 @@ class Step:
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
         adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
         steep: the outer loss looks at its own gradient with respect to the clip.
-        path: gradient path (hardroute.models.gradient_paths) of the outer loss: "switch" scales the winner's logits by its gate, "hard"
+        path: the outer loss' gradient path: "switch" scales the winner's logits by its gate, "hard"
             trains on the logits that are deployed.
     """
 

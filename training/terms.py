@@ -1,7 +1,7 @@
 """What an outer loss may add to cross-entropy: how far an attack moved a head's answer, or how steep the loss is.
 
 Each term is one number per clip at the attacked clip x_adv, small where the model is steady. The paper on J-TLAT
-compares its Lipschitz term (`lip` of hardroute.audit.attacks.objectives) with these; it names NR and GR by citation only, so
+compares its Lipschitz term (`lip` of audit.attacks.objectives) with these; it names NR and GR by citation only, so
 these two are our reading: a penalty on the norm of the logits, and one on the gradient of the loss.
 """
 

@@ -27,7 +27,7 @@ class Attack:
     """One row of the table of attacks; call it to attack a batch.
 
     Attributes:
-        objective: what is maximised. rule: step rule. path: gradient path (a name in hardroute.models.gradient_paths.PATHS).
+        objective: what is maximised. rule: step rule. path: gradient path (a name in models.gradient_paths.PATHS).
         random_start: start anywhere in the eps-box rather than at the clean clip.
         single_step: one step of the whole eps, whatever `steps` says.
         every_expert: run once for each expert as the aim of the objective and keep the worst.

@@ -77,7 +77,7 @@ def attack_chunk(
     Args:
         smallest: (n,) smallest class margin of the clips in 8 bits so far at this eps.
         passes: counts on the model while this runs.
-        precision: what the attack sees the model in (hardroute.audit.execution.precision); the verdict is the model's own.
+        precision: what the attack sees the model in (audit.execution.precision); the verdict is the model's own.
 
     Raises BudgetError if the attack left its budget.
     """

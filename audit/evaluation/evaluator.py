@@ -44,7 +44,7 @@ class Evaluation:
             class margin after rounding to 8 bits within the eps-box; the clean clip where none is smaller.
         adversarial_label, adversarial_route: [eps] (N,) the model's class and expert on those 8-bit clips.
         adversarial_by: adversarial_by[eps] (N,) which of `makers` made it, -1 for none.
-        transferred: names of the attacks on other models, where their clips count too (hardroute.audit.evaluation.transferred).
+        transferred: names of the attacks on other models, where their clips count too (audit.evaluation.transferred).
     """
 
     attacks: tuple[str, ...]

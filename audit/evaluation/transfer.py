@@ -103,7 +103,7 @@ def transfer(
     Args:
         models: by name; left as they were found. sources: those to attack; all of them if left out.
         x: (N, 3, T, H, W) float32 in [0, 1]. y: (N,) true classes.
-        attacks: names in hardroute.audit.attacks.ATTACKS. They stop at what fools the source: more steps may transfer better.
+        attacks: names in audit.attacks.ATTACKS. They stop at what fools the source: more steps may transfer better.
         eps: L-inf radius in raw pixels.
         standing: (N,) bool: clips whose 8-bit version is kept if the first model falls to it.
         progress: called with (done, total, what), in clips times attacks times sources.

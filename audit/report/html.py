@@ -21,7 +21,7 @@ SHOWN_FRAMES = 6
 def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> str:
     """The page for a report as built by `hardroute.audit.report.content.build`, with pictures of some fallen clips."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("audit"),
+        loader=jinja2.PackageLoader("hardroute.audit.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

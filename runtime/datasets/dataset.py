@@ -70,7 +70,7 @@ class ClipSet:
 
 
 def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = None) -> ClipSet:
-    """Open a folder with a manifest.csv, `ucf101:DIR` or `hmdb51:DIR` (hardroute.runtime.datasets.official), or the procedural
+    """Open a folder with a manifest.csv, `ucf101:DIR` or `hmdb51:DIR` (runtime.datasets.official), or the procedural
     set: "motion", "motion:seed=0,train=250,val=25,test=40".
 
     The counts are clips per class; the motion set is rendered into a cache folder on first use. Raises

@@ -40,7 +40,7 @@ class ClipCache:
         self.root = Path(root)
 
     def decode(self, path: str | Path, contract: ClipContract, limits: Limits = DEFAULT_LIMITS) -> DecodedClip:
-        """As `hardroute.runtime.clips.decoding`. Raises ClipError as that, and DataError if the cache cannot be written."""
+        """As `runtime.clips.decoding`. Raises ClipError as that, and DataError if the cache cannot be written."""
         return self.decode_clips(path, contract, limits)[0]
 
     def decode_clips(

@@ -66,7 +66,7 @@ class Engine:
 
         Args:
             bundle: the folder. Its digests are always compared, and what was compared is what gets loaded.
-            backend: a name in `hardroute.runtime.backends.BACKENDS`, a `Backend` of your own, or "auto": the fastest of those
+            backend: a name in `runtime.backends.BACKENDS`, a `Backend` of your own, or "auto": the fastest of those
                 that can run here and answer the probes, see `hardroute.runtime.inference.backend_selection`.
             verify: replay the probes ("auto" always does). Without it the networks may answer otherwise than where
                 they were exported, and nobody notices.
@@ -125,7 +125,7 @@ class Engine:
         return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
 
     def predict_video(self, video: str | Path, clips: int, **decoding: Any) -> VideoPrediction:
-        """Classifies a video by the mean over several of its clips: see `hardroute.runtime.inference.multi_clip.predict_video`."""
+        """Classifies a video by the mean over several of its clips: see `multi_clip.predict_video`."""
         from hardroute.runtime.inference.multi_clip import predict_video
 
         return predict_video(self, video, clips, **decoding)

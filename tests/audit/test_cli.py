@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from hardroute.cli import load
+from hardroute import Engine
 from hardroute.audit.console import Show
 from hardroute.audit.execution.device import open_device
 from hardroute.audit.policy import Policy
-from hardroute import Engine
+from hardroute.cli import load
 from hardroute.runtime.bundle.bundle import Bundle
 from hardroute.runtime.errors import BackendError, main
 from tests.audit.report.test_html import visible_text

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import CLASSES, certify, make_bundle, write_video
-
 from tests.support.paths import DOCS
+
 NAMES = ("archive", "door")
 TEXT = (DOCS / "embedding.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from hardroute.cli import app
 from hardroute.runtime.routelog import RouteRecord
-
 from tests.support.paths import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
@@ -57,8 +57,8 @@ def test_python_blocks_run_in_order(tiny_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_know_their_options(command: str) -> None:
     _, _, package, *words = shlex.split(command)
-    # A package with one command takes no sub-command.
-    sub = words[:1] if package in ("runtime", "training") else []
+    # A folder with one verb is that verb.
+    sub = words[:1] if package in ("runtime", "training") else [package]
     shown = CliRunner().invoke(app, [*sub, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert shown.exit_code == 0, shown.output
     assert [word for word in words if word.startswith("--") and word not in shown.output] == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
@@ -18,8 +17,8 @@ from hardroute.cli import app as program
 from hardroute.runtime.service.http import create_app
 from hardroute.runtime.service.service import Service
 from tests.support.bundles import make_bundle, write_video
-
 from tests.support.paths import DOCS
+
 TEXT = (DOCS / "service.md").read_text(encoding="utf-8")
 
 

@@ -11,9 +11,9 @@ import pytest
 from hardroute.runtime.watch import Watch
 from hardroute.runtime.watch.detector import KINDS
 from tests.support import bundles
+from tests.support.paths import DOCS
 from tests.support.watched import baseline
 
-from tests.support.paths import DOCS
 PAGE = (DOCS / "watch.md").read_text(encoding="utf-8")
 
 

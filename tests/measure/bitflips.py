@@ -1,4 +1,4 @@
-"""`python -m tests.measure.bitflips BUNDLE --flips 200`: one wrong bit at a time, in every file; each must be refused."""
+"""`python -m tests.measure.bitflips BUNDLE --flips 200`: one wrong bit at a time; each must be refused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from hardroute.runtime.errors import BundleError
 from hardroute import Engine
-from hardroute.runtime.errors import main
+from hardroute.runtime.errors import BundleError, main
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

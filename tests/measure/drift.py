@@ -1,4 +1,4 @@
-"""`python -m tests.measure.drift BUNDLE`: does the watch keep quiet on clean traffic, and how soon does it speak otherwise?"""
+"""`python -m tests.measure.drift BUNDLE`: is the watch quiet on clean traffic, and soon loud otherwise?"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 import typer
 
+from hardroute import Bundle, Engine, Prediction
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.cli import ordered
 from hardroute.models import load_twin
-from hardroute import Bundle, Engine, Prediction
 from hardroute.runtime.backends import Session, open_backend
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.clips import to_network

@@ -25,8 +25,8 @@ import typer
 from hardroute.runtime.errors import HardrouteError, main
 from hardroute.runtime.routelog import EventRecord, RouteLog
 from hardroute.runtime.routelog.verify import verify_log
-
 from tests.support.paths import ROOT
+
 PER_LOG = 10  # rounds; then another log begins, for each round checks it from its first line
 MAX_BYTES = 400_000  # small, so that kills hit rotations as well
 LENGTHS = (10, 300, 9_000, 60_000)  # of a record: the system may tear a line that spans pages

@@ -1,4 +1,4 @@
-"""`python -m tests.measure.parity BUNDLE --data SET --backend NAME`: does every form of a bundle say the same, and who ran?"""
+"""`python -m tests.measure.parity BUNDLE --data SET --backend NAME`: do all forms of a bundle agree, and who ran?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import onnxruntime
 import torch
 import typer
 
-from hardroute.models import load_twin
 from hardroute import Engine
+from hardroute.models import load_twin
 from hardroute.runtime.backends import AUTO, BACKENDS, Session, Uint8Backend, open_backend
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set

@@ -1,4 +1,4 @@
-"""`python -m tests.measure.soak BUNDLE --minutes 60`: a long stream, its memory and its cost per window, first and last."""
+"""`python -m tests.measure.soak BUNDLE --minutes 60`: memory and cost of a long stream, first and last."""
 
 from __future__ import annotations
 

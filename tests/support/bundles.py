@@ -15,8 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hardroute import Bundle, ClipContract, Engine
-from hardroute.runtime.bundle import Probes, write_manifest
-from hardroute.runtime.bundle import Baseline
+from hardroute.runtime.bundle import Baseline, Probes, write_manifest
 from hardroute.runtime.bundle.certificate import SCHEMA_VERSION
 from hardroute.runtime.bundle.sealed_files import write_sealed
 

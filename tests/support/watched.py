@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hardroute import Prediction, Route
-from hardroute.runtime.inference import Timing
 from hardroute.runtime.bundle import Baseline
+from hardroute.runtime.inference import Timing
 from hardroute.runtime.prediction import softmax
 
 

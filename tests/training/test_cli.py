@@ -7,13 +7,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from tests.support.paths import ROOT
 
 import pytest
 from typer.testing import CliRunner
 
-from hardroute.runtime.errors import HardrouteError
 from hardroute.cli import app
+from hardroute.runtime.errors import HardrouteError
+from tests.support.paths import ROOT
 
 SMALL = ["--experts", "2", "--width", "2", "--router-width", "2", "--blocks", "1,1,0,0", "--frames", "4"]
 SMALL += ["--size", "16", "--batch", "8", "--inner-steps", "1"]

@@ -11,7 +11,7 @@ SHOWN = ("CLEAN", "PGD", "TLGA-R", "J-TLGA", "worst case")
 
 
 def draw(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """PNG of the rows of `hardroute.training.comparison.compare.compare`: a line for each, points with 95 % Wilson intervals in per cent."""
+    """PNG of the rows of `compare`: a line for each, points with 95 % Wilson intervals in per cent."""
     columns = [name for name in SHOWN if name in rows[0]["accuracy"]]
     colours = dict(zip(SHOWN, (ORANGE, *LINES[:3], BLUE), strict=True))
     drawing, (axes,) = figure(7.2, 1.1 + 0.42 * len(rows))

@@ -38,7 +38,7 @@ class Precision:
     def check_planes(self, model: VideoMoE, contract: ClipContract) -> None:
         """Raises BackendError if a 3D convolution of `model` has planes that no processor can train in bf16 yet.
 
-        Torch does not say which processors have matrix tiles (hardroute.models.restoration.StripConv3d), so this is for all.
+        Torch does not say which processors have matrix tiles (models.restoration.StripConv3d), so this is for all.
         """
         if self.name != "bf16" or self.device != "cpu":
             return

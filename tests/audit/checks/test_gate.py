@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardroute import evaluate
+from hardroute import Prediction, evaluate
 from hardroute.audit.checks.gate import decide
 from hardroute.audit.checks.sanity import Sanity, inspect
 from hardroute.audit.checks.strength import Comparison, Strength
@@ -19,7 +19,6 @@ from hardroute.audit.evaluation.replay import Agreement, replay, worst_case
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
-from hardroute import Prediction
 from hardroute.runtime.clips import to_network
 from tests.support.audit_models import answers, eight_bit_clips, mixture
 from tests.support.watched import baseline, prediction

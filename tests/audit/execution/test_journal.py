@@ -23,8 +23,8 @@ from hardroute.runtime.errors import HardrouteError
 from tests.support import bundles
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy
 from tests.support.audit_models import answers, eight_bit_clips, mixture
-
 from tests.support.paths import ROOT
+
 # The command line with the linear twin of tests/audit_bundles.py, and slow enough to be killed between units.
 SLOW = """
 import sys, time
@@ -37,7 +37,8 @@ from pathlib import Path
 
 tiny = bundles.make_bundle(Path(sys.argv.pop(1)))
 hardroute.audit.twins.load_twin = lambda folder: twin_of(tiny)
-pause, keep, attack = float(sys.argv.pop(1)), hardroute.audit.execution.journal.Journal.keep, hardroute.audit.evaluation.ledger.Tally.attack
+journal, ledger = hardroute.audit.execution.journal, hardroute.audit.evaluation.ledger
+pause, keep, attack = float(sys.argv.pop(1)), journal.Journal.keep, ledger.Tally.attack
 
 def slowly(*args):
     keep(*args)

@@ -20,8 +20,8 @@ from hardroute.audit.execution.journal import Journal
 from hardroute.audit.execution.processes import Workers, workers
 from hardroute.models import VideoMoE
 from tests.support.audit_models import answers, eight_bit_clips, mixture
-
 from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.slow  # each process imports torch
 EPS = (1 / 255, 3 / 255)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.audit.execution.test_journal import report_of
-from tests.support.paths import ROOT
 from tests.audit.test_cli import Audited
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow  # each process imports torch
 # The command line with the linear twin of tests/audit_bundles.py. Rank 0 does nothing before rank 1 has.
@@ -23,7 +23,8 @@ SCRIPT = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
-import hardroute.audit.certify, hardroute.audit.evaluation.attack_batch, hardroute.audit.execution.journal, hardroute.audit.twins
+import hardroute.audit.certify, hardroute.audit.evaluation.attack_batch
+import hardroute.audit.execution.journal, hardroute.audit.twins
 from hardroute.cli import load
 from hardroute.runtime.errors import HardrouteError, main
 from tests.support import bundles

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hardroute import Bundle, Engine
 from hardroute.audit.policy import Policy
 from hardroute.audit.report.certificate import attach
-from hardroute import Bundle, Engine
-from hardroute.runtime.errors import BundleError
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.datasets import load_clips, open_set
+from hardroute.runtime.errors import BundleError
 from hardroute.runtime.watch import Watch
 from tests.audit.test_cli import Audited
 from tests.support import bundles

@@ -17,12 +17,12 @@ import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardroute.models import VideoMoE, build_model, load_twin
-from hardroute.runtime.errors import BackendError, BundleError
 from hardroute import Bundle, Engine
+from hardroute.models import VideoMoE, build_model, load_twin
 from hardroute.runtime.backends import Session, open_backend
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays
+from hardroute.runtime.errors import BackendError, BundleError
 from hardroute.runtime.inference.backend_selection import CANDIDATES
 from hardroute.training.export.bundle import write_bundle
 from hardroute.training.loop.run import RunRecord

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hardroute.models import VideoMoE, load_twin
 from hardroute import Engine
+from hardroute.models import VideoMoE, load_twin
 from hardroute.runtime.backends import Session, open_backend
 from hardroute.runtime.datasets import load_clips, open_set
 

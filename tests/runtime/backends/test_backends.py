@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hardroute.runtime.errors import BackendError, BundleError
 from hardroute import Bundle, Engine
 from hardroute.runtime.backends import BACKENDS, Backend, OpenVino, Session, open_backend
 from hardroute.runtime.backends.ortgpu import BoundSession
 from hardroute.runtime.clips import to_network, to_planes
+from hardroute.runtime.errors import BackendError, BundleError
 from hardroute.runtime.inference.backend_selection import fastest
 from tests.support.bundles import TinyBundle, make_bundle, random_frames, replace_file
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardroute.runtime.errors import BackendError, BundleError
 from hardroute import Engine
 from hardroute.runtime.backends import TensorRt
+from hardroute.runtime.errors import BackendError, BundleError
 from tests.support.bundles import TinyBundle, make_bundle, random_frames
 from tests.support.nvidia import FakeCuda, FakeTensorRt, install
 

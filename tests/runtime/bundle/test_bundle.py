@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from hardroute import Bundle, Engine
-from hardroute.runtime.errors import BundleError
 from hardroute.runtime.bundle import Probes, write_manifest
 from hardroute.runtime.bundle.sealed_files import write_sealed
+from hardroute.runtime.errors import BundleError
 from tests.support.bundles import (
     CONTRACT,
     TinyBundle,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hardroute import Bundle, Engine
-from hardroute.runtime.errors import BundleError
 from hardroute.runtime.bundle.sealed_files import write_sealed
+from hardroute.runtime.errors import BundleError
 from hardroute.runtime.watch import Watch
 from tests.support import bundles
 

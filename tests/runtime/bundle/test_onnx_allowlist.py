@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from hardroute.runtime.errors import BundleError
 from hardroute import Engine
 from hardroute.runtime.bundle.onnx_allowlist import check_onnx
+from hardroute.runtime.errors import BundleError
 from tests.support.bundles import make_bundle, replace_file
 
 

@@ -13,7 +13,6 @@ from typing import IO
 import pytest
 
 from tests.support.bundles import CLASSES, TinyBundle, edit_manifest, make_bundle, write_video
-
 from tests.support.paths import ROOT
 
 

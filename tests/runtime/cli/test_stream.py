@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import TinyBundle, make_bundle
-from tests.support.videos import grey_frames, write
-
 from tests.support.paths import ROOT
+from tests.support.videos import grey_frames, write
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -180,7 +180,8 @@ def test_no_full_size_frame_is_kept(tmp_path: Path) -> None:
     """60 frames of 1280x720 decode to 166 MB; the reader's peak stays far below that."""
     path = write(tmp_path / "a.avi", np.zeros((60, 720, 1280, 3), np.uint8))
     code = (
-        "import resource, sys; from hardroute.runtime.clips import *; from tests.support.videos import *; import tests.support.videos\n"
+        "import resource, sys; from hardroute.runtime.clips import *; from tests.support.videos import *\n"
+        "import tests.support.videos\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "decode(sys.argv[1], ClipContract(seconds=0.1)); before = peak()\n"
         "clip = decode(sys.argv[1], ClipContract(frames=60)); print(clip.frames_decoded, peak() - before)"

@@ -196,7 +196,8 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, monkeypatch: py
 def test_a_disk_that_runs_full_leaves_no_set_behind(tmp_path: Path) -> None:
     """A process that may write 8000 bytes a file, less than a clip: OpenCV loses the rest without a word."""
     code = (
-        "import resource, signal, sys; from hardroute.runtime.clips import motion; from hardroute.runtime.errors import DataError\n"
+        "import resource, signal, sys; from hardroute.runtime.datasets import motion\n"
+        "from hardroute.runtime.errors import DataError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
         "try: motion.render('motion:train=0,val=0,test=1', sys.argv[1])\n"
         "except DataError as error: print(error)"

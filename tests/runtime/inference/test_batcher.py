@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardroute.runtime.errors import ClipError
 from hardroute import Engine, Prediction
-from hardroute.runtime.errors import BackendError, BusyError, EngineError, HardrouteError
+from hardroute.runtime.errors import BackendError, BusyError, ClipError, EngineError, HardrouteError
 from hardroute.runtime.inference import MicroBatcher
 from hardroute.runtime.inference.batch_queue import Queues
 from tests.support import gated

@@ -12,12 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from hardroute.runtime.errors import BackendError, BundleError, ClipError
 from hardroute import Bundle, Engine, Route, decode
-from hardroute.runtime.bundle import Probes
-from hardroute.runtime.inference import Timing
 from hardroute.runtime.backends import OnnxRuntime, Session
-from hardroute.runtime.errors import EngineError
+from hardroute.runtime.bundle import Probes
+from hardroute.runtime.errors import BackendError, BundleError, ClipError, EngineError
+from hardroute.runtime.inference import Timing
 from hardroute.runtime.prediction import softmax
 from tests.support.bundles import (
     CLASSES,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from hardroute import Engine, Prediction, VideoPrediction, decode_clips
-from hardroute.runtime.inference import Timing
 from hardroute.cli import app as runtime_app
+from hardroute.cli import app as training_app
 from hardroute.runtime.datasets import ClipRow, ClipSet
 from hardroute.runtime.errors import ClipError, DataError, HardrouteError
+from hardroute.runtime.inference import Timing
 from hardroute.runtime.prediction import softmax
-from hardroute.cli import app as training_app
 from hardroute.training.video_accuracy import evaluate_videos
 from tests.support.bundles import CLASSES, CONTRACT, TinyBundle, make_bundle, write_video
 

@@ -21,9 +21,9 @@ from hardroute.runtime.cli.log_text import describe_report
 from hardroute.runtime.routelog import EventRecord
 from hardroute.runtime.routelog.chain import GENESIS, MAX_LINE, parse_head
 from hardroute.runtime.routelog.verify import Report, verify_log
+from tests.support.paths import ROOT
 from tests.support.routelogs import family, record, write
 
-from tests.support.paths import ROOT
 DOCS = (ROOT / "docs/routing-log.md").read_text(encoding="utf-8")
 (SNIPPET,) = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 LINES = 6

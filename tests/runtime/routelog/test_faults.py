@@ -20,9 +20,8 @@ from hardroute import HardrouteError, RouteLog
 from hardroute.runtime.routelog import EventRecord
 from hardroute.runtime.routelog import chain_file as disk
 from hardroute.runtime.routelog.verify import verify_log
-from tests.support.routelogs import record, write
-
 from tests.support.paths import ROOT
+from tests.support.routelogs import record, write
 
 
 class FaultyOs:

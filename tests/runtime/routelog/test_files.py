@@ -17,9 +17,8 @@ from hardroute import HardrouteError, RouteLog
 from hardroute.runtime.cli.log_text import describe_report
 from hardroute.runtime.routelog.verify import verify_log
 from tests.measure import kill_log
-from tests.support.routelogs import family, record, write
-
 from tests.support.paths import ROOT
+from tests.support.routelogs import family, record, write
 
 
 def clips(path: Path) -> list[str]:

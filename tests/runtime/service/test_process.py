@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from hardroute.cli import app
 from hardroute.runtime.errors import HardrouteError
 from tests.support.bundles import TinyBundle, make_bundle, write_video
-
 from tests.support.paths import ROOT
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1", "COLUMNS": "200"}
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hardroute.runtime.errors import ClipError
 from hardroute import Engine, HardrouteError, Prediction, RouteLog, decode
 from hardroute.runtime.clips import Limits
+from hardroute.runtime.errors import ClipError
 from hardroute.runtime.inference import MicroBatcher
 from hardroute.runtime.streams import Hub, StreamCounts, StreamEvent
 from hardroute.runtime.streams.open_video import FrameTake

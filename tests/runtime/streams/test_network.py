@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from hardroute import ClipContract, Engine
-from hardroute.runtime.errors import ClipError
 from hardroute.runtime.clips import cage
 from hardroute.runtime.clips import frame_source as capture
 from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.errors import ClipError
 from hardroute.runtime.streams import Reconnect, StreamSettings
 from hardroute.runtime.streams.open_video import open_file_take
 from hardroute.runtime.streams.reader_process import open_live_take

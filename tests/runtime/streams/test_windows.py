@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardroute import ClipContract, HardrouteError, Limits, decode
-from hardroute.runtime.errors import ClipError
 from hardroute.runtime.clips import sampling
+from hardroute.runtime.errors import ClipError
 from hardroute.runtime.streams.pace import Pauses, RateLimit
 from hardroute.runtime.streams.reader import Reader, Window
 from hardroute.runtime.streams.settings import Reconnect, StreamSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hardroute.runtime.errors import DataError, HardrouteError
 from hardroute.cli import app
+from hardroute.runtime.errors import DataError, HardrouteError
 from hardroute.training.comparison.compare import table
 
 POLICY = """

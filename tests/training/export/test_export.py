@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from tests.support.paths import ROOT
 
 import numpy as np
 import onnx
@@ -14,10 +13,10 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from hardroute import Engine
 from hardroute.audit.evaluation.router_scale import spread
 from hardroute.models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
 from hardroute.models.restoration import OverUnder, Restored
-from hardroute import Engine
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
@@ -25,6 +24,7 @@ from hardroute.training.export.bundle import readable, write_bundle
 from hardroute.training.export.onnx_files import export_network
 from hardroute.training.loop.run import RunRecord
 from hardroute.training.settings import FitSettings
+from tests.support.paths import ROOT
 from tests.support.routers import spread_routes
 
 SETTINGS = FitSettings(data="none", experts=3, width=4, router_width=4, blocks=(1, 1, 0, 0), frames=4, size=16)

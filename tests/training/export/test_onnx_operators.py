@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from tests.support.paths import ROOT
 
 import onnx
 import pytest
@@ -14,6 +13,7 @@ from hardroute.models import ExpertSpec, ModelSpec, RouterSpec, build_model
 from hardroute.models.experts import EXPERTS
 from hardroute.runtime.bundle.onnx_allowlist import OPERATORS, check_onnx
 from hardroute.training.export.onnx_files import export_network
+from tests.support.paths import ROOT
 
 # Of OPERATORS, those that the table marks as supported (floats; convolutions and pooling in two or three dimensions,
 # their weights in the file; slices along axes that the file fixes): NonZero is not, so moe.onnx is not for TensorRT.

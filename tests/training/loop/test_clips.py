@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from hardroute.cli import app
 from hardroute.runtime.clips import ClipContract, to_network
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import HardrouteError
-from hardroute.cli import app
 from hardroute.training.loop.batches import batches
 from hardroute.training.loop.run import Run, RunRecord
 from hardroute.training.loop.trainer import Trainer

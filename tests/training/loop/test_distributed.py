@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from hardroute.runtime.errors import MethodError
 from hardroute.training.settings import FitSettings
-
 from tests.support.paths import ROOT
+
 FIT = "-m training fit --data motion:train=2,val=1,test=1 --epochs 2 --method j-tlat --experts 2 --width 2"
 FIT += " --router-width 2 --blocks 1,1,0,0 --frames 4 --size 16 --batch 8 --inner-steps 1 --average 0.5"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BundleError, HardrouteError
@@ -31,7 +30,7 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
             raise HardrouteError(f"source '{each}': write NAME=BUNDLE, with letters, digits, '.', '_' or '-' in NAME")
         if name in sources:
             raise HardrouteError(f"source '{each}': there is another source of that name; choose one of its own")
-        sources[name] = source = Bundle.open(Path(folder))
+        sources[name] = source = Bundle.open(folder)
         require_twin(source)
         for what in ("classes", "contract"):
             if getattr(source.manifest, what) != getattr(audited.manifest, what):

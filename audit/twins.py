@@ -7,9 +7,15 @@ from pathlib import Path
 
 from hardroute.audit.evaluation.router_scale import scaled
 from hardroute.audit.execution.device import open_device
-from hardroute.models import VideoMoE, load_twin
-from hardroute.runtime.bundle import Bundle
+from hardroute import models
+from hardroute.models import VideoMoE
+from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.errors import BundleError
+
+
+def load_twin(bundle: str | Path) -> VideoMoE:
+    """`hardroute.models.load_twin` of a bundle's folder, or of a shipped bundle by its name. Raises BundleError."""
+    return models.load_twin(find_bundle(bundle))
 
 
 def load_twins(

@@ -1,18 +1,32 @@
-"""certificate.json: what a passed audit vouches for, in few words and bound to it by digests."""
+"""What a passed audit vouches for, taken out of its report, and put into the bundle."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from hardroute.runtime.bundle import CERTIFICATE as NAME
-from hardroute.runtime.bundle import CERTIFICATE_VERSION, Bundle, Certificate, seal_name, write_sealed
+from hardroute.runtime.bundle import (
+    CERTIFICATE,
+    Accuracy,
+    Baseline,
+    Bundle,
+    Certificate,
+    CertifiedBundle,
+    CertifiedCheck,
+    CertifiedData,
+    CertifiedPolicy,
+    CertifiedSource,
+    RobustAccuracy,
+)
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import BundleError
+from hardroute.runtime.files import printable
+
+NAME: Final = CERTIFICATE
 
 
-def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | None:
+def certificate(report: dict[str, Any], report_text: str) -> Certificate | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
     An audit that was refused, that looked at fewer clips than its policy asks for, or whose attacks saw the model in
@@ -21,24 +35,27 @@ def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | No
     if not report["verdict"]["passed"] or report["data"]["limit"] is not None or report["attack_precision"] != "fp32":
         return None
     gate = report["policy"]["content"]["attacks"]["gate_eps"]
-    return {
-        "schema_version": CERTIFICATE_VERSION,
-        "created": report["created"],
-        "bundle": {key: report["bundle"][key] for key in ("name", "digest")},
-        "policy": report["policy"],
-        "data": report["data"],
-        "threat_model": report["threat_model"],
-        "attacks": [attack["name"] for attack in report["attacks"]],
-        "sources": report["transfer"] and report["transfer"]["models"],
-        "clean_accuracy": report["clean"]["both"],
-        "robust_accuracy": [
-            {"eps_255": at["eps_255"], "decides": at["eps_255"] == gate, **at["worst_case"]} for at in report["eps"]
-        ],
-        "baseline": report["baseline"],
-        "checks": report["verdict"]["checks"],
-        "versions": report["versions"],
-        "report_sha256": hashlib.sha256(report_text.encode()).hexdigest(),
-    }
+    bundle, data, transfer = report["bundle"], report["data"], report["transfer"]
+    return Certificate(
+        created=report["created"],
+        bundle=CertifiedBundle(name=bundle["name"], digest=bundle["digest"]),
+        policy=CertifiedPolicy.model_validate(report["policy"]),
+        # A folder's name may hold what no terminal should see; that must not cost an audit its certificate.
+        data=CertifiedData.model_validate({**data, "name": printable(data["name"])}),
+        threat_model=report["threat_model"],
+        attacks=tuple(attack["name"] for attack in report["attacks"]),
+        sources=transfer
+        and {name: CertifiedSource.model_validate(source) for name, source in transfer["models"].items()},
+        clean_accuracy=Accuracy.model_validate(report["clean"]["both"]),
+        robust_accuracy=tuple(
+            RobustAccuracy(eps_255=at["eps_255"], decides=at["eps_255"] == gate, **at["worst_case"])
+            for at in report["eps"]
+        ),
+        baseline=Baseline.model_validate(report["baseline"], strict=False),  # a report's tuples are lists
+        checks=tuple(map(CertifiedCheck.model_validate, report["verdict"]["checks"])),
+        versions=report["versions"],
+        report_sha256=hashlib.sha256(report_text.encode()).hexdigest(),
+    )
 
 
 def attach(bundle: Bundle, certificate: Path) -> Path | None:
@@ -46,21 +63,14 @@ def attach(bundle: Bundle, certificate: Path) -> Path | None:
 
     Raises BundleError, with the bundle as it was, if that has another manifest by now or cannot be written.
     """
-    inside = bundle.root / NAME
-    if not bundle.is_current():
-        raise BundleError(f"bundle {bundle.root}: it was changed while it was audited; audit it again")
+    if not certificate.exists():
+        bundle.detach()
+        return None
     try:
-        if not certificate.exists():
-            for path in (inside, bundle.root / seal_name(NAME)):
-                path.unlink(missing_ok=True)
-            return None
         data = certificate.read_bytes()
-        # Nothing that the runtime would refuse may get in there.
-        Certificate.parse(data, bundle.digest, bundle.manifest)
-        write_sealed(bundle.root, NAME, data)
     except OSError as error:
-        raise BundleError(f"bundle {bundle.root}: {NAME} cannot be put there ({error.strerror})") from None
-    return inside
+        raise BundleError(f"{certificate}: cannot be read ({error.strerror}); audit the bundle again") from None
+    return bundle.attach(data)
 
 
 def data_digest(clips: ClipArrays) -> str:

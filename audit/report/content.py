@@ -142,7 +142,7 @@ def write(out: str | Path, report: dict[str, Any], clips: ClipArrays, evaluation
     }
     due = certificate(report, text)
     if due:
-        files[out / NAME] = _json(due).encode()
+        files[out / NAME] = due.to_bytes()
     try:
         out.mkdir(parents=True, exist_ok=True)
         # First: at no moment does an old certificate lie beside a new report.

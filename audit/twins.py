@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from hardroute import models
 from hardroute.audit.evaluation.router_scale import scaled
 from hardroute.audit.execution.device import open_device
-from hardroute import models
 from hardroute.models import VideoMoE
 from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.errors import BundleError

@@ -31,7 +31,7 @@ def find_bundle(spec: str | Path) -> Path:
         )
     if not folder.is_dir():
         names = ", ".join(shipped) or "none here"
-        raise BundleError(f"{spec}: no such bundle; give its folder, or the name of a shipped one: {names}")
+        raise BundleError(f"{spec}: no such bundle folder; give one, or the name of a shipped bundle: {names}")
     return folder
 
 

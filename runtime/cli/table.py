@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hardroute.runtime.bundle.bundle import Bundle
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BundleError
 from hardroute.runtime.files import printable
 from hardroute.runtime.inference import Prediction, VideoPrediction

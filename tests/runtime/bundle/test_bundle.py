@@ -223,7 +223,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(tiny: TinyBundle, text: str) 
 
 def test_a_folder_without_manifest_and_no_folder_at_all(tmp_path: Path) -> None:
     assert "no manifest.json" in refusal(tmp_path)
-    assert "no such bundle;" in refusal(tmp_path / "absent")
+    assert "no such bundle folder" in refusal(tmp_path / "absent")
 
 
 def test_fewer_experts_than_probes_know_is_refused(tiny: TinyBundle) -> None:

@@ -62,7 +62,7 @@ def test_even_one_whose_manifest_is_a_broken_link(elsewhere: Path) -> None:
 def test_what_is_neither_is_one_line_that_lists_the_shipped_ones(spec: str | Path) -> None:
     with pytest.raises(BundleError) as caught:
         Bundle.open(spec)
-    assert str(caught.value).endswith("the name of a shipped one: motion") and str(caught.value).isprintable()
+    assert str(caught.value).endswith("the name of a shipped bundle: motion") and str(caught.value).isprintable()
 
 
 def test_a_folder_of_another_name_needs_no_separator(elsewhere: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_commands_take_names(elsewhere: Path) -> None:
     assert answered.returncode == 0, answered.stderr
     assert json.loads(answered.stdout)["label"] in Bundle.open("motion").manifest.classes
     refused = subprocess.run([*command[:4], "motoin", str(video)], capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "shipped one: motion" in refused.stderr
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "shipped bundle: motion" in refused.stderr
     bundles.make_bundle(elsewhere / "motion")
     mine = subprocess.run([sys.executable, "-m", "hardroute", "info", "./motion"], capture_output=True, text=True)
     assert mine.returncode == 0 and "tiny" in mine.stdout

@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 # Read when the library is imported.
@@ -47,7 +48,7 @@ CSS = "img.clip {width: 100%; max-width: 288px; margin: auto; image-rendering: p
 class Studio:
     """What the page can do, without the page: an engine for answers and its PyTorch twin for gradients."""
 
-    def __init__(self, bundle: str | os.PathLike[str], samples: str) -> None:
+    def __init__(self, bundle: str | Path, samples: str) -> None:
         self.engine = Engine.load(bundle)
         self.twin = load_twin(self.engine.bundle.root)
         self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
@@ -200,7 +201,7 @@ def launch(studio: Studio, host: str, port: int) -> Any:
     )
 
 
-def serve(bundle: str | os.PathLike[str], samples: str, host: str, port: int) -> None:
+def serve(bundle: str | Path, samples: str, host: str, port: int) -> None:
     """Shows a bundle, offers the clips of a labelled set, and says where, until it is interrupted."""
     studio = Studio(bundle, samples)
     try:

@@ -178,7 +178,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def broken_contracts(root: Path) -> list[str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
     environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200", "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, check=False)
     told = dict(re.findall(r"^(.+?) (KEPT|BROKEN)", done.stdout, re.MULTILINE))

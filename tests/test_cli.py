@@ -69,6 +69,20 @@ def test_the_list_of_verbs_says_what_each_does() -> None:
         assert re.search(rf"^  {name} +{re.escape(verb.help)}$", told, re.MULTILINE)
 
 
+@pytest.mark.parametrize("part", cli.PARTS)
+def test_a_part_of_the_checkout_has_its_verbs(part: str) -> None:
+    command = cli.PARTS[part].split()[1:]
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    mine = [name for name, verb in cli.VERBS.items() if verb.part == part]
+    assert done.stdout.startswith(f"Usage: {cli.PARTS[part]} [OPTIONS]")
+    listed = re.findall(r"^  ([a-z]+) +\S", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    assert listed == (mine if len(mine) > 1 else [])
+
+
 def test_version() -> None:
     done = hardroute("--version")
     assert done.stdout.splitlines()[0] == f"hardroute {__version__}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib
 import importlib.util
 import re
 import shlex
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import hardroute
 from hardroute import cli
 from tests.support.paths import DOCS, ROOT
 
@@ -76,6 +79,25 @@ def test_modules_that_are_run_exist(page: Path) -> None:
         return
     ran = {name for line in code(page) for name in re.findall(r"-m ([a-z_.]+)", line)} - {"pytest"}
     assert [name for name in sorted(ran) if importlib.util.find_spec(name) is None] == []
+
+
+@each_page
+def test_names_that_are_imported_exist(page: Path) -> None:
+    if page == HISTORY:
+        return
+    wanted = [
+        (node.module or "", alias.name)
+        for language, block in FENCE.findall(TEXT[page])
+        if language == "python"
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    ours = [(module, name) for module, name in wanted if module.partition(".")[0] == "hardroute"]
+    assert [name for module, name in ours if not hasattr(importlib.import_module(module), name)] == []
+    # `hardroute.Hub` and the like.
+    public = set(re.findall(r"\bhardroute\.([A-Z]\w+)", TEXT[page]))
+    assert public <= set(hardroute.__all__)
 
 
 @each_page

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import hardroute
 from tests.support.paths import ROOT
 
+FLOORS = ("runtime", "models", "audit", "training")
 NAMES = [name for name in hardroute.__all__ if name != "__version__"]
 
 
@@ -30,11 +33,30 @@ def test_every_name_is_there_and_on_the_face_of_its_home(name: str) -> None:
     assert name in getattr(home, "__all__", [name])
 
 
-def test_type_checkers_see_what_loads() -> None:
-    tree = ast.parse((ROOT / "hardroute" / "__init__.py").read_text())
-    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {alias.name: node.module for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == hardroute._HOMES
+def lazy_faces() -> list[str]:
+    """The packages whose names load on first use."""
+    faces = [path for floor in ("hardroute", *FLOORS) for path in (ROOT / floor).rglob("__init__.py")]
+    lazy = [path.parent for path in faces if "_HOMES" in path.read_text()]
+    return [
+        ".".join(("hardroute", *path.relative_to(ROOT).parts)).replace("hardroute.hardroute", "hardroute")
+        for path in lazy
+    ]
+
+
+@pytest.mark.parametrize("package", lazy_faces())
+def test_type_checkers_and_contracts_see_what_loads(package: str) -> None:
+    face = importlib.import_module(package)
+    tree = ast.parse(Path(str(face.__file__)).read_text())
+    typed = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {
+        alias.name: node.module
+        for block in typed
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == face._HOMES
+    assert {*seen, "__version__"} == {*face.__all__, "__version__"}
 
 
 def test_a_name_that_is_not_there() -> None:

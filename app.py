@@ -27,9 +27,10 @@ from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
 from hardroute.models import load_twin
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference import Engine, Prediction
 from hardroute.runtime.routelog import RouteRecord
 

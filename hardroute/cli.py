@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, NoReturn
 import typer
 
 from hardroute import __version__
-from hardroute.runtime import errors
+from hardroute.runtime import cli
 
 
 class Verb(NamedTuple):
@@ -93,7 +93,7 @@ def main(part: str | None = None) -> NoReturn:
     mine = [name for name, verb in VERBS.items() if part in (None, verb.part)]
     command = load(mine[0]) if len(mine) == 1 else typer.main.get_command(app)
     name = f"python -m {part}" if part else "hardroute"
-    errors.main(lambda: command(prog_name=name, obj=part))
+    cli.main(lambda: command(prog_name=name, obj=part))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from hardroute.audit.cli import ordered
 from hardroute.models import load_twin
 from hardroute.runtime.backends import Session, open_backend
 from hardroute.runtime.bundle import Baseline
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set
-from hardroute.runtime.errors import main
 from hardroute.runtime.watch import Alarm, Watch
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

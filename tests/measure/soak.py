@@ -16,9 +16,10 @@ import numpy as np
 import typer
 
 from hardroute import Engine, RouteLog
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips.frame_source import open_capture, stated_fps
 from hardroute.runtime.datasets import open_set
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.errors import HardrouteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 GOAL = 5.0  # percent

@@ -11,7 +11,8 @@ from hardroute.runtime import errors
 
 PROGRAM = """
 import typer
-from hardroute.runtime.errors import ClipError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import ClipError
 app = typer.Typer(pretty_exceptions_enable=False)
 @app.command()
 def run(mode: str) -> None:

@@ -46,7 +46,6 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
         return field, str(first["ctx"]["error"])
     text = first["msg"].removeprefix("Input should ")
     text = f"must {text}" if text != first["msg"] else f"cannot be used: {text}"
-    return (
-        field,
-        f"{text.replace('greater than or equal to', 'at least').replace('less than or equal to', 'at most')}, got {first['input']!r:.100}",
-    )
+    for long, short in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
+        text = text.replace(long, short)
+    return field, f"{text}, got {first['input']!r:.100}"

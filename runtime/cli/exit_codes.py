@@ -15,8 +15,10 @@ EXIT_INTERRUPTED: Final = 130
 
 
 def main(app: Callable[[], object]) -> NoReturn:
-    """Runs a command line and exits: 2 with one `error:` line on stderr for a `HardrouteError` or a full disk, 130 after
-    Ctrl-C. Anything else is a bug and keeps its traceback.
+    """Runs a command line and exits.
+
+    With 2 and one `error:` line on stderr after a `HardrouteError` or on a full disk, with 130 after Ctrl-C. Anything
+    else is a bug and keeps its traceback.
     """
     try:
         app()

@@ -21,8 +21,6 @@ from hardroute.runtime.prediction import Prediction, Timing
 
 if TYPE_CHECKING:
     from hardroute.runtime.inference.multi_clip import VideoPrediction
-    from hardroute.runtime.streams import Stream
-    from hardroute.runtime.streams.release import Log, Watcher
 
 
 class Engine:
@@ -148,23 +146,6 @@ class Engine:
         networks = self._open()
         self.check(frames)
         return networks.predict(frames) if len(frames) else []
-
-    def stream(
-        self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
-    ) -> Stream:
-        """Classifies a video without end, window by window: an iterator of `hardroute.runtime.streams.StreamEvent`.
-
-        Args:
-            source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
-            log, watch: a `RouteLog` and a `Watch`; an answer comes out once its line is written.
-            settings: fields of `hardroute.runtime.streams.StreamSettings`, such as `seconds`, `stride` and `policy`.
-
-        Raises:
-            HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
-        """
-        from hardroute.runtime.streams import Stream, StreamSettings  # they stand on the engine
-
-        return Stream(self, source, StreamSettings(**settings), log=log, watch=watch)
 
     def route(self, frames: np.ndarray) -> np.ndarray:
         """The first half of `predict_batch`: the router's scores (N, M) float32; a clip's expert is their argmax.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import typer
 
-from hardroute import Bundle, Engine, Prediction
+from hardroute import Bundle, Engine, Prediction, Stream
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.cli import ordered
 from hardroute.models import load_twin
@@ -96,7 +96,7 @@ def answers(engine: Engine, frames: np.ndarray) -> list[Prediction]:
 
 def streamed(engine: Engine, video: Path) -> list[Prediction]:
     """As a camera would show it: windows of one second, one after the other."""
-    with engine.stream(video, seconds=1.0) as events:
+    with Stream(engine, video, seconds=1.0) as events:
         return [event.prediction for event in events if event.prediction]
 
 

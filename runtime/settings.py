@@ -26,7 +26,9 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(self.what, *first_problem(error)) from None
+            field, problem = first_problem(error)
+            hidden = field in type(self).model_fields and not type(self).model_fields[field].repr
+            raise SettingsError(self.what, field, "has the wrong type" if hidden else problem) from None
 
     def changed(self, **values: Any) -> Self:
         """The same with some fields replaced. Raises SettingsError."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hardroute.runtime.bundle.bundle import Bundle
 from hardroute.runtime.errors import BundleError
+from hardroute.runtime.files import printable
 from hardroute.runtime.inference.multi_clip import VideoPrediction
 from hardroute.runtime.prediction import Prediction
 
@@ -107,6 +108,5 @@ def _certified(bundle: Bundle) -> str:
 
 def fit(name: str, width: int) -> str:
     """A name as plain text of at most `width` characters."""
-    # A file name may hold anything; on a terminal it must stay text on one line.
-    name = "".join(character if character.isprintable() else "?" for character in name)
+    name = printable(name)
     return name if len(name) <= width else name[: width - 3] + "..."

@@ -302,7 +302,7 @@ def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
 )
 def test_pauses_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     """A negative pause would try a dead camera without a break."""
-    with pytest.raises(HardrouteError, match="reconnect: (first|longest) must be "):
+    with pytest.raises(HardrouteError, match=r"reconnect: (first|longest) must be "):
         Reconnect(**options)  # type: ignore[arg-type]
     with pytest.raises(HardrouteError, match="attempts must be at least 0"):
         Reconnect(attempts=-1)

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from hardroute.runtime.errors import SettingsError
 
@@ -22,23 +23,25 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     what: ClassVar[str] = "settings"
 
-    def __init__(self, **values: Any) -> None:
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: object, validate: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            super().__init__(**values)
+            return validate(values)
         except ValidationError as error:
-            field, problem = first_problem(error)
-            hidden = field in type(self).model_fields and not type(self).model_fields[field].repr
-            raise SettingsError(self.what, field, "has the wrong type" if hidden else problem) from None
+            secret = [name for name, field in cls.model_fields.items() if not field.repr]
+            raise SettingsError(cls.what, *_first_problem(error, secret)) from None
 
     def changed(self, **values: Any) -> Self:
         """The same with some fields replaced. Raises SettingsError."""
         return type(self)(**{**dict(self), **values})
 
 
-def first_problem(error: ValidationError) -> tuple[str, str]:
+def _first_problem(error: ValidationError, secret: Collection[str]) -> tuple[str, str]:
     """Name and fault, as in "max_bytes", "must be at least 1, got 0", of the first field that has one.
 
-    The name is empty where it is several fields that do not fit together.
+    The name is empty where it is several fields that do not fit together. What was given for one of `secret` is not
+    repeated.
     """
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"]))
@@ -50,4 +53,4 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     text = f"must {text}" if text != first["msg"] else f"cannot be used: {text}"
     for long, short in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
         text = text.replace(long, short)
-    return field, f"{text}, got {first['input']!r:.100}"
+    return field, text if field in secret else f"{text}, got {first['input']!r:.100}"

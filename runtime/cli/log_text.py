@@ -89,7 +89,7 @@ def describe_summary(found: Summary, certified: Sequence[int] | None = None) -> 
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value]
     # Names come from whoever wrote the log; on a terminal they must stay text on one line.
-    parts = [(printable(name), *rest) for name, *rest in _drifts(found, certified)]
+    parts = [(printable(name), load, far, chance) for name, load, far, chance in _drifts(found, certified)]
     if len(parts) > 1 or certified:
         against = "the certified load" if certified else "the first"
         lines += ["", f"load by part, with its distance from {against} (and what chance alone would make of it)"]

@@ -142,7 +142,10 @@ def open_file(path: Path) -> Iterator[LogFile]:
 def digest_file(path: Path) -> str:
     """SHA-256 of a regular file, hex. Raises LogError."""
     with open_file(path) as log:
-        return hashlib.file_digest(log.file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while data := log.file.read(1 << 20):
+            found.update(data)
+        return found.hexdigest()
 
 
 def _age(path: Path) -> tuple[bool, int]:

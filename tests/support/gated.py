@@ -23,7 +23,8 @@ class GatedBackend:
     """onnxruntime whose experts wait at a gate.
 
     gate: open at first. entered: released for each run that came to the gate. runs: for each network, how many clips
-    each of its runs had. broken: every run fails. poison: a run with a clip whose first red value is this, in [0, 1], fails.
+    each of its runs had. broken: every run fails. poison: a run with a clip whose first red value is this, in [0, 1],
+    fails.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class Collected:
 
 
 def read(source: object, contract: ClipContract = CONTRACT, **options: object) -> Collected:
-    sink, settings = Collected(), StreamSettings(**options)  # type: ignore[arg-type]
+    sink, settings = Collected(), StreamSettings(**options)
     Reader(open_source(source, settings, CONTRACT), contract, settings, sink).run()
     assert sink.notes.pop()[0] == "end"
     return sink
@@ -289,7 +289,7 @@ def test_a_password_is_nowhere_in_a_name() -> None:
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises(HardrouteError, match=says):
-        StreamSettings(**options).window(CONTRACT)  # type: ignore[arg-type]
+        StreamSettings(**options).window(CONTRACT)
 
 
 def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
@@ -303,7 +303,7 @@ def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
 def test_pauses_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     """A negative pause would try a dead camera without a break."""
     with pytest.raises(HardrouteError, match=r"reconnect: (first|longest) must be "):
-        Reconnect(**options)  # type: ignore[arg-type]
+        Reconnect(**options)
     with pytest.raises(HardrouteError, match="attempts must be at least 0"):
         Reconnect(attempts=-1)
 

@@ -151,10 +151,22 @@ class Delivery:
                 dropped=dropped,
                 alarms=tuple(itertools.chain(*alarms)),
             )
-        records = [
-            replace(record, alarms=list(raised) or None, abstained=abstained or None)
-            for record, raised in zip(self._lines(answer, stream, window), alarms, strict=True)
-        ]
+        if isinstance(answer, VideoPrediction):
+            records = [
+                replace(record, alarms=raised or None, abstained=abstained or None)
+                for record, raised in zip(answer.records(self._digest), alarms, strict=True)
+            ]
+        else:
+            records = [
+                RouteRecord.from_prediction(
+                    answer,
+                    self._digest,
+                    stream=stream,
+                    window=window,
+                    abstained=abstained or None,
+                    alarms=alarms[0],
+                )
+            ]
         kinds = tuple(itertools.chain(*alarms))
         return self._hand_in(Delivered(answer, abstained, kinds), [*self._dropped(dropped, stream), *records])
 
@@ -204,11 +216,6 @@ class Delivery:
 
     def _alarms(self, clip: Prediction, source: str) -> list[str]:
         return [alarm.kind for alarm in self._watch.observe(clip, source)] if self._watch else []
-
-    def _lines(self, answer: A, stream: str | None, window: Window | None) -> list[RouteRecord]:
-        if isinstance(answer, VideoPrediction):
-            return answer.records(self._digest)
-        return [RouteRecord.from_prediction(answer, self._digest, stream=stream, window=window)]
 
     def _dropped(self, count: int, stream: str | None) -> list[Record]:
         return [EventRecord.now("dropped", count=count, stream=stream, bundle_digest=self._digest)] if count else []

@@ -20,8 +20,11 @@ class HardrouteError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """Any exception as one line: a `HardrouteError` in its own words, others with their kind."""
-    return str(error) if isinstance(error, HardrouteError) else printable(f"{type(error).__name__}: {error}")
+    """Any exception as one line: a `HardrouteError` in its own words, others with their kind and not without end."""
+    if isinstance(error, HardrouteError):
+        return str(error)
+    # Anybody's code may have raised it, and its line in a routing log must not become too long to be written.
+    return printable(f"{type(error).__name__}: {error}")[:1000]
 
 
 class ClipError(HardrouteError):

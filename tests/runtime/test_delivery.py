@@ -270,7 +270,11 @@ def test_a_coroutine_that_stops_waiting_takes_no_line_back() -> None:
     assert asyncio.run(leave()).answer is not None
 
 
-@pytest.mark.parametrize("fault, word", [(ClipError("a.mp4: cut off"), "clip"), (OSError("a\nb"), "error")])
+@pytest.mark.parametrize(
+    "fault, word",
+    [(ClipError("a.mp4: cut off"), "clip"), (OSError("a\nb"), "error"), (ValueError("long" * 50_000), "error")],
+    ids=["clip", "two lines", "too long for a line"],
+)
 def test_what_failed_before_there_was_an_answer_has_its_line(tmp_path: Path, fault: Exception, word: str) -> None:
     with RouteLog(tmp_path / "log") as log:
         delivered = Delivery("ab" * 32, log=log).failure(fault, clip="a.mp4").result()

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, NamedTuple, NoReturn
 import typer
 
 from hardroute import __version__
-from hardroute.runtime import errors
+from hardroute.runtime import cli
+from hardroute.runtime.errors import HardrouteError
 
 
 class Verb(NamedTuple):
@@ -154,9 +155,9 @@ def main(part: str | None = None) -> NoReturn:
                 raise
             # No option stands before a verb but those that end the command.
             verb = mine[0] if len(mine) == 1 else next((word for word in sys.argv[1:] if word in mine), name)
-            raise errors.HardrouteError(f"{verb} needs {error.name}: pip install 'hardroute[{extra}]'") from None
+            raise HardrouteError(f"{verb} needs {error.name}: pip install 'hardroute[{extra}]'") from None
 
-    errors.main(run)
+    cli.main(run)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +17,6 @@ from hardroute.runtime.inference.backend_selection import fastest
 from hardroute.runtime.inference.multi_clip import VideoPrediction
 from hardroute.runtime.inference.networks import MAX_BATCH, Networks
 from hardroute.runtime.prediction import Prediction, Route
-
-if TYPE_CHECKING:
-    from hardroute.runtime.streams import Stream
-    from hardroute.runtime.streams.release import Log, Watcher
 
 
 class Engine:
@@ -166,23 +161,6 @@ class Engine:
         """
         networks = self._checked(frames)
         return networks.predict(frames) if len(frames) else []
-
-    def stream(
-        self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
-    ) -> Stream:
-        """Classifies a video without end, window by window: an iterator of `hardroute.runtime.streams.StreamEvent`.
-
-        Args:
-            source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
-            log, watch: a `RouteLog` and a `Watch`; an answer comes out once its line is written.
-            settings: fields of `hardroute.runtime.streams.StreamSettings`, such as `seconds`, `stride` and `policy`.
-
-        Raises:
-            HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
-        """
-        from hardroute.runtime.streams import Stream, StreamSettings  # they stand on the engine
-
-        return Stream(self, source, StreamSettings(**settings), log=log, watch=watch)
 
     def route(self, frames: np.ndarray) -> list[Route]:
         """The first half of `predict_batch`: which expert each of N clips is to be answered by.

@@ -20,7 +20,8 @@ from hardroute.audit.execution.device import open_device
 from hardroute.audit.policy import Policy
 from hardroute.cli import load
 from hardroute.runtime.bundle.bundle import Bundle
-from hardroute.runtime.errors import BackendError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import BackendError
 from tests.audit.report.test_html import visible_text
 from tests.support import bundles
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy, reseal

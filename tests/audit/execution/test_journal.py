@@ -30,7 +30,7 @@ SLOW = """
 import sys, time
 import hardroute.audit.certify, hardroute.audit.execution.journal, hardroute.audit.twins
 from hardroute.cli import load
-from hardroute.runtime.errors import main
+from hardroute.runtime.cli import main
 from tests.support import bundles
 from tests.support.audit_bundles import twin_of
 from pathlib import Path

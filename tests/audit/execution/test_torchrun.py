@@ -26,7 +26,8 @@ from pathlib import Path
 import hardroute.audit.certify, hardroute.audit.evaluation.attack_batch
 import hardroute.audit.execution.journal, hardroute.audit.twins
 from hardroute.cli import load
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import HardrouteError
 from tests.support import bundles
 from tests.support.audit_bundles import twin_of
 

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 
-from hardroute.audit.execution.journal import Journal
+from hardroute.audit.execution.journal import Journal, Member
 
 Result = TypeVar("Result")
 PAUSE: Final = 0.02  # seconds between two looks at whether another process is done
@@ -53,17 +53,14 @@ def carry_out(
     if journal and journal.member:
         for place, job in enumerate(jobs):
             before(job)
-            results[place] = _unless_begun(job, kind, journal)
+            results[place] = _unless_begun(job, kind, journal, journal.member)
     for place, job in enumerate(jobs):
         before(job)
         result, results[place] = results[place], None
-        if result is None:
-            if journal is None:
-                result = job.run()
-            elif journal.member:
-                result = _awaited(job, kind, journal)
-            else:
-                result = _found(job, kind, journal) or _done(job, journal)
+        if result is None and journal and journal.member:
+            result = _awaited(job, kind, journal, journal.member)
+        elif result is None:
+            result = (_found(job, kind, journal) if journal else None) or _done(job, journal)
         yield job, result
 
 
@@ -71,18 +68,19 @@ def _found(job: Job[Result], kind: type[Result], journal: Journal) -> Result | N
     return journal.find(job.name, job.eps, job.clips, kind)
 
 
-def _done(job: Job[Result], journal: Journal) -> Result:
+def _done(job: Job[Result], journal: Journal | None) -> Result:
     result = job.run()
-    journal.keep(job.name, job.eps, job.clips, result)
+    if journal:
+        journal.keep(job.name, job.eps, job.clips, result)
     return result
 
 
-def _unless_begun(job: Job[Result], kind: type[Result], journal: Journal) -> Result | None:
+def _unless_begun(job: Job[Result], kind: type[Result], journal: Journal, member: Member) -> Result | None:
     """The result; None while another process is at it."""
     found = _found(job, kind, journal)
     if found is not None:
         return found
-    with journal.claim(job.name, job.eps, job.clips) as claim:
+    with journal.claim(job.name, job.eps, job.clips, member) as claim:
         if claim is None:
             return None
         # Looked up once more: it may have been kept between the look and the claim.
@@ -93,16 +91,8 @@ def _unless_begun(job: Job[Result], kind: type[Result], journal: Journal) -> Res
         return found
 
 
-def _awaited(job: Job[Result], kind: type[Result], journal: Journal) -> Result:
-    """The result of a job that another process had begun."""
-    while (found := _found(job, kind, journal)) is None:
-        with journal.claim(job.name, job.eps, job.clips) as claim:
-            if claim is not None:
-                if (found := _found(job, kind, journal)) is not None:
-                    return found
-                claim.require_done()
-                # Done there and not to be seen here, as on some network drives for a while.
-                with claim.at_work():
-                    return _done(job, journal)
+def _awaited(job: Job[Result], kind: type[Result], journal: Journal, member: Member) -> Result:
+    """The result, whoever does the job."""
+    while (found := _unless_begun(job, kind, journal, member)) is None:
         time.sleep(PAUSE)
     return found

@@ -25,15 +25,22 @@ from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_NOTE: Final = 65536  # bytes of a claim's file
+MAX_SAID: Final = 8192  # characters of an error in a claim's file
+MAX_NOTE: Final = 65536  # bytes of such a file that are read
 Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of the processes that share a journal. `reports`: it is the one that tells their user how they fare."""
+    """One of the processes that share a journal.
+
+    Attributes:
+        name: in what is said of it. run: tells this start of them from earlier ones in the same folder.
+        reports: it is the one that tells their user how they fare.
+    """
 
     name: str
+    run: str
     reports: bool
 
 
@@ -69,8 +76,12 @@ class Journal:
             np.savez(file, clips=clips, **asdict(result))
 
     @contextmanager
-    def claim(self, attack: str, eps: float, clips: np.ndarray) -> Iterator[Claim | None]:
-        """Within: no other process has this job; None where one has. Raises HardrouteError if it cannot be locked."""
+    def claim(self, attack: str, eps: float, clips: np.ndarray, member: Member) -> Iterator[Claim | None]:
+        """Within: no other process has this job; None where one has.
+
+        Raises HardrouteError if it cannot be locked, or with what ended the process that had it before in this run;
+        ToldElsewhere instead of the latter in a process that does not report.
+        """
         with self._writable():
             file = open(self._path(attack, eps, clips).with_suffix(".claim"), "a+b")  # noqa: SIM115 closed below
         with file:
@@ -80,7 +91,9 @@ class Journal:
             except BlockingIOError:
                 yield None
                 return
-            yield Claim(file, self.member or Member("this process", True))
+            claim = Claim(file, member)
+            claim.require_well()
+            yield claim
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -109,36 +122,41 @@ class Claim:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Within: the job is done. What goes wrong is told to the one that reports; elsewhere it is ToldElsewhere."""
-        self._write(by=self._member.name)
+        self._write(state="begun")
         try:
             yield
         except Exception as error:
             mistake = isinstance(error, HardrouteError)
-            self._write(mistake=mistake, says=str(error) if mistake else traceback.format_exc())
+            says = str(error) if mistake else traceback.format_exc()
+            self._write(state="failed", mistake=mistake, says=says[-MAX_SAID:])
             if self._member.reports:
                 raise
             raise ToldElsewhere from error
-        self._write(done=True)
+        self._write(state="done")
 
-    def require_done(self) -> None:
-        """Raises what ended the process that had the job before: its HardrouteError, or one that says that it ended."""
-        try:
-            self._file.seek(0)
-            note = json.loads(self._file.read(MAX_NOTE))
-        except (OSError, ValueError):
-            note = {}
-        if note.get("done"):
+    def require_well(self) -> None:
+        """Raises what ended the process of this run that had the job before, unless it did it."""
+        note = self._read()
+        if note.get("run") != self._member.run or note.get("state") == "done":
             return
         if not self._member.reports:
             raise ToldElsewhere
-        if "says" in note:
-            raise (HardrouteError if note.get("mistake") else RuntimeError)(str(note["says"]))
-        by = note.get("by", "another process of this audit")
+        if note.get("state") == "failed":
+            raise (HardrouteError if note.get("mistake") else RuntimeError)(str(note.get("says")))
+        by = note.get("by")
         raise HardrouteError(f"{by} has ended; start the audit again in the same way: it goes on where it was")
+
+    def _read(self) -> dict[str, object]:
+        self._file.seek(0)
+        try:
+            note = json.loads(self._file.read(MAX_NOTE))
+        except ValueError:  # nothing yet, or of a process that was killed while it wrote
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def _write(self, **note: object) -> None:
         self._file.truncate(0)
-        self._file.write(json.dumps(note).encode()[:MAX_NOTE])
+        self._file.write(json.dumps({"run": self._member.run, "by": self._member.name, **note}).encode())
         self._file.flush()
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -31,15 +32,16 @@ def workers(count: int, work: Callable[[Member], object]) -> Iterator[Member]:
     share = max(1, threads // count)
     # Not fork: torch's threads do not survive it.
     context = multiprocessing.get_context("spawn")
+    run = uuid.uuid4().hex
     others = [
-        context.Process(target=_begin, args=(work, Member(f"worker {n}", reports=False), share), daemon=True)
+        context.Process(target=_begin, args=(work, Member(f"worker {n}", run, reports=False), share), daemon=True)
         for n in range(1, count)
     ]
     for each in others:
         each.start()
     torch.set_num_threads(share)
     try:
-        yield Member("the process that started the others", reports=True)
+        yield Member("the process that started the others", run, reports=True)
     finally:
         torch.set_num_threads(threads)
         for n, each in enumerate(others, 1):

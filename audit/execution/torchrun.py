@@ -1,18 +1,20 @@
 """The processes of a torchrun attack together: they share a journal on disk, and rank 0 is the audit.
 
-Each runs the same evaluation on a device of its own. Nothing but the word that all have begun, and that all are done,
-goes over the network.
+Each runs the same evaluation on a device of its own. Over the network goes a number that names the run, and the word
+that all are done.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
+import torch
 import torch.distributed as dist
 
 from hardroute.audit.execution.journal import Member, ToldElsewhere
@@ -36,7 +38,6 @@ def join() -> None:
     if not dist.is_initialized():
         with _ending_with_the_others():
             dist.init_process_group("gloo", timeout=PATIENCE)
-            dist.barrier()
 
 
 @contextmanager
@@ -44,8 +45,11 @@ def together() -> Iterator[Member]:
     """Within: every rank is at the same work, and shares a journal with the others. Raises as `join` does."""
     rank, _ = world()
     join()
+    run = torch.tensor(secrets.randbits(63))  # that of rank 0 is everybody's
+    with _ending_with_the_others():
+        dist.broadcast(run, src=0)
     try:
-        yield Member(f"process {rank} of this torchrun", reports=rank == 0)
+        yield Member(f"process {rank} of this torchrun", str(int(run)), reports=rank == 0)
     except ToldElsewhere:
         # Rank 0 will find the same; were this process to end before, torchrun would end rank 0 before it can say so.
         _await_all()

@@ -49,7 +49,8 @@ class Means:
         thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
         sources: other bundles by name, whose adversarial clips are shown to the audited one.
         undefended: names of those that were trained without a defence, and so must fall.
-        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
+        work: folder that results are kept in as they come, and taken from if the same audit was cut short. The
+            processes of a torchrun share it.
         processes: attack in so many; more than one only pays where there are cores for them.
         precision: "bf16" shows attacks the twin in bfloat16; such an audit certifies nothing.
         device: that the twin is attacked on, as hardroute.audit.execution.device.open_device has it.
@@ -141,7 +142,7 @@ def assist(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means, memb
         with together() as member:
             return assist(bundle, clips, policy, means, member)
     x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
-    journal = Journal(means.work or Path(WORK), _key(bundle, clips, policy, means), member)
+    journal = Journal(_shared(means), _key(bundle, clips, policy, means), member)
     _attacked(_subjects(bundle, means, x), bundle, x, y, policy, means, journal)
 
 
@@ -197,18 +198,22 @@ def _attacked(
 def _journal(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> Iterator[Journal | None]:
     """Within: this audit's journal, and as many other processes that share it as there are to be."""
     key, (_, size) = _key(bundle, clips, policy, means), world()
-    if size == means.processes == 1:
+    if size > 1:
+        with together() as member:
+            yield Journal(_shared(means), key, member)
+    elif means.processes > 1:
+        with tempfile.TemporaryDirectory() as scratch:
+            means = replace(means, work=means.work or Path(scratch), progress=_silent)
+            with workers(means.processes, partial(assist, bundle, clips, policy, means)) as member:
+                yield Journal(_shared(means), key, member)
+    else:
         yield Journal(means.work, key) if means.work else None
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        work = means.work or Path(scratch)
-        if size > 1:
-            with together() as member:
-                yield Journal(work, key, member)
-        else:
-            other = replace(means, work=work, progress=_silent)
-            with workers(means.processes, partial(assist, bundle, clips, policy, other)) as member:
-                yield Journal(work, key, member)
+
+
+def _shared(means: Means) -> Path:
+    if means.work is None:
+        raise ValueError("processes that attack together share what they find in a folder: give Means(work=...)")
+    return means.work
 
 
 def _key(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> str:

@@ -39,7 +39,7 @@ class Crew:
         def job(number: int) -> Number:
             self.done[number] += 1
             self.by[member] += 1
-            if number == broken:
+            if number == broken and self.done[number] == 1:  # whoever tried again would not notice
                 raise HardrouteError(f"planted in job {number}")
             time.sleep(0.002)
             return Number(np.array(number))

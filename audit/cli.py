@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +52,9 @@ def audit(
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
-        # Rank 0 reads the command line for all.
-        from hardroute.audit.execution.torchrun import serve
+        from hardroute.audit.execution.torchrun import join
 
-        return serve()
+        join()
     if size > 1 and workers > 1:
         raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
     if attach and limit is not None:
@@ -75,22 +75,22 @@ def audit(
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from hardroute.audit import console as screen
-    from hardroute.audit.certify import WORK, Means, certify
+    from hardroute.audit.certify import WORK, Means, assist, certify
     from hardroute.audit.execution.device import open_device
     from hardroute.audit.execution.precision import require_precision
     from hardroute.audit.report import certificate
 
     open_device(device)
     require_precision(attack_precision, device)
+    undefended_ones = tuple(sources)[: len(plain)]
+    means = Means(thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend)
+    if rank:
+        return assist(opened, ordered(load_clips(clip_set, opened.manifest.contract), opened), rules, means)
     started = time.perf_counter()
     with screen.progress() as show:
-        undefended_ones = tuple(sources)[: len(plain)]
-        means = Means(
-            thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend, show.phase
-        )
         decoding = show.phase("decoding clips")
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
-        result = certify(opened, clips, rules, means)
+        result = certify(opened, clips, rules, replace(means, progress=show.phase))
     written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if attach:

@@ -12,9 +12,9 @@ import numpy as np
 from hardroute.audit.checks.sanity import FAR, Sanity
 from hardroute.audit.checks.second_choice import FEWEST, weakest
 from hardroute.audit.checks.strength import BLACK_BOX, Strength
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.statistics import Proportion
-from hardroute.audit.evaluation.transferred import Foreign
+from hardroute.audit.evaluation.transfer import Transferred
 
 # float32 sums in another order differ by about 1e-6; randomness that hinders an attack moves logits far more.
 MAX_REPEAT_DIFFERENCE = 1e-4
@@ -120,7 +120,7 @@ def black_box(evaluation: Evaluation, eps: float) -> Iterator[Check]:
     )
 
 
-def transferred(foreign: Foreign, chance: float) -> Iterator[Check]:
+def transferred(foreign: Transferred, chance: float) -> Iterator[Check]:
     """Yields checks on what other models' clips do to this one, and this audit's attacks to undefended ones."""
     only = Proportion.of(foreign.only)
     yield _at_most(

@@ -8,10 +8,10 @@ import numpy as np
 
 from hardroute.audit.checks.flags import Check, black_box, flags, transferred
 from hardroute.audit.checks.sanity import Sanity
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, worst_case
 from hardroute.audit.evaluation.statistics import Proportion, load_entropy, load_of
-from hardroute.audit.evaluation.transferred import Foreign
+from hardroute.audit.evaluation.transfer import Transferred
 from hardroute.audit.policy import Policy
 
 
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def decide(
-    evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy: Policy, foreign: Foreign | None = None
+    evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy: Policy, foreign: Transferred | None = None
 ) -> Verdict:
     """Holds what was found against the policy; accuracies count with the lower end of their interval."""
     bounds, gate = policy.thresholds, policy.attacks.gate_eps

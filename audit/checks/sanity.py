@@ -15,6 +15,7 @@ from hardroute.audit.attacks.budget import verify
 from hardroute.audit.attacks.model_state import device_of, untouched
 from hardroute.audit.checks.second_choice import second_choices
 from hardroute.audit.checks.strength import PROBE, Strength, compare, work
+from hardroute.audit.defaults import BATCH_SIZE, EPS, STEPS
 from hardroute.audit.evaluation.attack_batch import judge
 from hardroute.audit.evaluation.cost import counted
 from hardroute.audit.evaluation.statistics import Proportion
@@ -24,7 +25,6 @@ from hardroute.models import VideoMoE
 FAR = 0.5
 # Clips that attacks are compared on: with 64, an attack that loses 9 of them and wins none is seen.
 SAMPLE = 64
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def inspect(
     x: Tensor,
     y: Tensor,
     robust: np.ndarray | None = None,
-    eps: float = 8 / 255,
+    eps: float = EPS,
     seed: int = 0,
-    steps: int = 10,
+    steps: int = STEPS,
     sample: int = SAMPLE,
     clean: np.ndarray | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -97,7 +97,7 @@ def inspect(
 
     with untouched(model), counted(model) as passes:
         clips, labels = x[some].to(device), y[some].to(device)
-        batches = list(zip(clips.split(BATCH), labels.split(BATCH), strict=True))
+        batches = list(zip(clips.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True))
         tick(0)
         first, again = ([judge(model, *batch) for batch in batches] for _ in range(2))
         alone = judge(model, clips[:1], labels[:1])
@@ -130,7 +130,7 @@ def inspect(
             still=Proportion.of(nothing == label),
             far=Proportion.of(np.concatenate(far) == labels.cpu().numpy()),
             chance=1 / logits.shape[1],
-            strength=compare(model, clips, labels, held[some], eps, steps, seed, batch_size=BATCH, tick=tick),
+            strength=compare(model, clips, labels, held[some], eps, steps, seed, batch_size=BATCH_SIZE, tick=tick),
             second=second_choices(model, x, y),
             passes=passes.total,
         )

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from hardroute.audit.attacks.model_state import device_of
+from hardroute.audit.defaults import BATCH_SIZE
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.models import VideoMoE
 
 FEWEST = 10  # clips: an expert that is second for fewer has not been seen enough to be judged
 
 
-def second_choices(model: VideoMoE, x: Tensor, y: Tensor, batch_size: int = 32) -> tuple[Proportion, ...]:
+def second_choices(model: VideoMoE, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZE) -> tuple[Proportion, ...]:
     """Per expert, of the clips x (N, 3, T, H, W) that it is the router's second choice for: those it gets right.
 
     Empty for a model of one expert. The model must be in eval mode.

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from hardroute.audit.attacks import find_attack
 from hardroute.audit.attacks.budget import verify
-from hardroute.audit.evaluation.attack_batch import AttackFunction, judge
+from hardroute.audit.defaults import BATCH_SIZE
+from hardroute.audit.evaluation.attack_batch import judge
+from hardroute.audit.evaluation.attack_run import AttackFunction
 from hardroute.audit.evaluation.statistics import Proportion, one_sided
 from hardroute.models import VideoMoE
 
@@ -57,7 +59,7 @@ def compare(
     steps: int,
     seed: int = 0,
     probe: Callable[..., Tensor] | None = None,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     tick: Callable[[int], None] = lambda steps: None,
 ) -> Strength:
     """Attacks clips x (N, 3, T, H, W) with labels y (N,) with one attack at several strengths, and with noise.

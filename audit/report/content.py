@@ -13,12 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardroute.audit.evaluation import transferred as foreign
 from hardroute.audit.evaluation.cost import per_clip, spent
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import worst_case
-from hardroute.audit.evaluation.router_scale import factor_for
 from hardroute.audit.evaluation.statistics import Proportion
+from hardroute.audit.evaluation.transfer import felled_by as felled_by_transferred
 from hardroute.audit.report import adversarial_clips as kept
 from hardroute.audit.report import figures
 from hardroute.audit.report import paper_tables as tables
@@ -85,8 +84,8 @@ def build(found: Audit, data: str, limit: int | None, seconds: float) -> dict[st
         "router": {
             "experts": evaluation.experts,
             "clean": figures.load(evaluation.clean_route, evaluation.experts),
-            "spread": _finite(found.spread),
-            "factor": factor_for(found.spread),
+            "spread": _finite(found.subject.spread),
+            "factor": found.subject.factor,
         },
         "tables": tables.build(evaluation, agreement, policy.attacks.gate_eps / 255, found.gflops),
         "gflops": found.gflops,
@@ -176,7 +175,7 @@ def _clips(found: Audit) -> list[dict[str, Any]]:
     def felled_by(n: int, eps: float) -> list[str]:
         own = [attack for attack in evaluation.attacks if not evaluation.per_attack[attack][eps][n]]
         matrix = found.foreign and found.foreign.matrix
-        return list(dict.fromkeys(own + (foreign.felled_by(matrix, n) if matrix and eps >= matrix.eps else [])))
+        return list(dict.fromkeys(own + (felled_by_transferred(matrix, n) if matrix and eps >= matrix.eps else [])))
 
     held = {eps: worst_case(evaluation, agreement, eps) for eps in evaluation.eps}
     return [

@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.report.iou_plot import iou_histograms
 from hardroute.audit.report.plots import accuracy_curve, amplified, load_bars, strip
 from hardroute.runtime.datasets import ClipArrays

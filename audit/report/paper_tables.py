@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.measures import summary
 from hardroute.audit.evaluation.replay import Agreement, worst_case
 from hardroute.audit.evaluation.statistics import Proportion

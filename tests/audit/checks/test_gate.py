@@ -14,7 +14,7 @@ from hardroute import Prediction, evaluate
 from hardroute.audit.checks.gate import decide
 from hardroute.audit.checks.sanity import Sanity, inspect
 from hardroute.audit.checks.strength import Comparison, Strength
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, replay, worst_case
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy

@@ -1,23 +1,20 @@
-"""A whole audit of one bundle: attack the twin, look for masked gradients, replay in the runtime, decide."""
+"""A whole audit of one bundle: attack the twin, replay in the runtime, measure what the gate asks, decide."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from hardroute.audit.attacks.model_state import device_of
 from hardroute.audit.bundles import AUDITED
-from hardroute.audit.checks.gate import Verdict, decide
-from hardroute.audit.checks.sanity import Sanity, inspect
+from hardroute.audit.checks import Context, decide, measure
 from hardroute.audit.evaluation.cost import gflops
-from hardroute.audit.evaluation.evaluator import Evaluation, Progress, evaluate
-from hardroute.audit.evaluation.replay import Agreement, replay
+from hardroute.audit.evaluation.evaluator import evaluate
+from hardroute.audit.evaluation.replay import replay
 from hardroute.audit.evaluation.router_scale import factor_for, scaled, spread
 from hardroute.audit.evaluation.statistics import load_of
 from hardroute.audit.evaluation.transfer import transfer
@@ -27,82 +24,24 @@ from hardroute.audit.execution.journal import Journal, key_of
 from hardroute.audit.execution.processes import workers
 from hardroute.audit.execution.torchrun import ranks, world
 from hardroute.audit.policy import Policy
-from hardroute.audit.report.content import build, write
+from hardroute.audit.result import Audit, Means
 from hardroute.audit.twins import load_twins, require_shape
 from hardroute.models import VideoMoE
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays
+from hardroute.runtime.errors import AuditError, HardrouteError
 from hardroute.runtime.inference import Engine
-
-WORK = ".work"  # folder beside the report while the audit runs
-
-
-@dataclass(frozen=True)
-class Means:
-    """How an audit is carried out; but for `thorough`, `sources` and `precision`, nothing that its result depends on.
-
-    Attributes:
-        thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
-        sources: other bundles by name, whose adversarial clips are shown to the audited one.
-        undefended: names of those that were trained without a defence, and so must fall.
-        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
-        processes: attack in so many; more than one only pays where there are cores for them.
-        precision: "bf16" shows attacks the twin in bfloat16; such an audit certifies nothing.
-        device: that the twin is attacked on, as hardroute.audit.execution.device.open_device has it.
-        backend: that the bundle is replayed in, as hardroute.runtime.backends.open_backend has it.
-        progress: gives, for the name of a phase, what to call with (done, total, what).
-    """
-
-    thorough: bool = False
-    sources: Mapping[str, Bundle] = field(default_factory=dict)
-    undefended: tuple[str, ...] = ()
-    work: Path | None = None
-    processes: int = 1
-    precision: str = "fp32"
-    device: str = "cpu"
-    backend: str = "cpu"
-    progress: Callable[[str], Progress] = lambda phase: lambda done, total, what: None
-
-
-@dataclass(frozen=True)
-class Audit:
-    """All that an audit found, and its verdict.
-
-    Attributes:
-        gflops: as `hardroute.audit.evaluation.cost.gflops` gives them.
-        spread: of the router's scores, as `hardroute.audit.evaluation.router_scale.spread` gives it.
-    """
-
-    bundle: Bundle
-    policy: Policy
-    clips: ClipArrays
-    means: Means
-    evaluation: Evaluation
-    foreign: Foreign | None
-    agreement: Agreement
-    sanity: Sanity
-    verdict: Verdict
-    gflops: dict[str, float]
-    spread: float
-
-    def write(self, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:
-        """Writes the report, and the certificate where one is due, into `out` and says where they lie."""
-        report = build(self, data, limit, seconds)
-        written = write(out, report, self.clips, self.evaluation)
-        # Last: killed before this, the audit still goes on from its results.
-        shutil.rmtree(Path(out) / WORK, ignore_errors=True)
-        return written
 
 
 def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> Audit:
     """Audits a bundle on clips whose labels count in the bundle's order of classes.
 
     Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape; BackendError if
-    device or backend cannot run here.
+    device or backend cannot run here; AuditError if, once all of these were accepted, the audit itself broke.
     """
     # First, because it costs least: the runtime verifies the ONNX files and replays the probes.
-    with Engine.load(bundle, means.backend) as engine:
+    with Engine.load(bundle, means.backend) as engine, ExitStack() as accepted:
         bundles = {AUDITED: bundle, **means.sources}
         folders = {name: each.root for name, each in bundles.items()}
         models = load_twins(folders, means.device)
@@ -124,6 +63,7 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
             clips.labels,
         )
         journal = Journal(means.work, key) if means.work else None
+        accepted.enter_context(_broken_from_here())
         with _pool(means.processes, partial(load_twins, folders, means.device, factors)) as pool:
             evaluation = evaluate(
                 model,
@@ -156,26 +96,40 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
                 )
                 evaluation, only = counted_in(evaluation, matrix)
                 foreign = Foreign(matrix, only, means.sources, means.undefended)
-        sanity = inspect(
-            model,
-            x,
-            y,
-            evaluation.robust[gate],
-            gate,
-            rules.seed,
-            rules.steps,
-            clean=evaluation.clean,
-            progress=means.progress("sanity"),
-        )
         agreement = replay(engine, clips.frames, evaluation, progress=means.progress("replay"))
-    verdict = decide(evaluation, agreement, sanity, policy, foreign)
+        context = Context(model, x, y, evaluation, agreement, policy, foreign)
+        measurements = measure(context, means.progress("checks"))
+    verdict = decide(measurements, policy)
     operations = gflops(model, x[:1].to(device_of(model)), load_of(evaluation.clean_route, evaluation.experts))
     evaluation = evaluation.rescaled(1 / factors[AUDITED])
     return Audit(
-        bundle, policy, clips, means, evaluation, foreign, agreement, sanity, verdict, operations, spreads[AUDITED]
+        bundle=bundle,
+        policy=policy,
+        clips=clips,
+        means=means,
+        evaluation=evaluation,
+        foreign=foreign,
+        agreement=agreement,
+        measurements=measurements,
+        verdict=verdict,
+        gflops=operations,
+        spread=spreads[AUDITED],
     )
 
 
 def _pool(processes: int, build: Callable[[], dict[str, VideoMoE]]) -> AbstractContextManager[Pool | None]:
     _, size = world()
     return ranks(build) if size > 1 else workers(processes, build)
+
+
+@contextmanager
+def _broken_from_here() -> Iterator[None]:
+    """Within, an error is no longer about what was given. Bugs keep their type."""
+    try:
+        yield
+    except HardrouteError as error:
+        raise AuditError(str(error)) from error
+    except BrokenProcessPool:
+        raise AuditError(
+            "a process of this audit was killed; start it again in the same way: it goes on where it was"
+        ) from None

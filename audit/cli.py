@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from hardroute.audit.bundles import open_sources, require_twin
@@ -14,11 +21,39 @@ from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy, shipped
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import load_clips, open_set
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import AuditError, HardrouteError
 
 REFUSED = 1
+BROKEN = 3
+
+# What is wrong with what was given, how commands end themselves, and a part of the installation that is missing.
+PASSED_ON = (HardrouteError, click.ClickException, click.exceptions.Exit, click.Abort, ImportError)
+
+_log = logging.getLogger(__name__)
 
 
+@contextmanager
+def _a_crash_is_no_verdict() -> Iterator[None]:
+    """Python ends with 1 where an exception is not caught, and 1 says that a policy refused."""
+    try:
+        yield
+    except AuditError as error:
+        _log.error("the audit broke: %s", error)
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(BROKEN) from None
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _log.exception("the audit broke")
+        traceback.print_exception(error)
+        what = HardrouteError(f"{type(error).__name__}: {error}")
+        print(f"error: the audit broke, so nothing was judged ({what})", file=sys.stderr)
+        raise typer.Exit(BROKEN) from None
+
+
+@_a_crash_is_no_verdict()
 def audit(
     bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json and a PyTorch twin.")],
     data: Annotated[str, typer.Option(help="Labelled set: a folder with manifest.csv, or motion.")],
@@ -44,7 +79,7 @@ def audit(
         bool, typer.Option("--attach", help="Put the certificate into the bundle; if refused, an old one goes.")
     ] = False,
 ) -> None:
-    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
+    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written. 3: the audit itself broke.
 
     An audit that was killed goes on where it was when it is started again in the same way. Under torchrun, its
     processes take the place of --workers.
@@ -74,23 +109,31 @@ def audit(
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from hardroute.audit import console as screen
-    from hardroute.audit.certify import WORK, Means, certify
+    from hardroute.audit.certify import certify
     from hardroute.audit.execution.device import open_device
     from hardroute.audit.execution.precision import require_precision
-    from hardroute.audit.report import certificate
+    from hardroute.audit.report import WORK, certificate, write
+    from hardroute.audit.result import Means
 
     open_device(device)
     require_precision(attack_precision, device)
     started = time.perf_counter()
     with screen.progress() as show:
-        undefended_ones = tuple(sources)[: len(plain)]
         means = Means(
-            thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend, show.phase
+            thorough=thorough,
+            sources=sources,
+            undefended=tuple(sources)[: len(plain)],
+            work=out / WORK,
+            processes=workers,
+            precision=attack_precision,
+            device=device,
+            backend=backend,
+            progress=show.phase,
         )
         decoding = show.phase("decoding clips")
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
         result = certify(opened, clips, rules, means)
-    written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
+    written = write(result, out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if attach:
         screen.attached(certificate.attach(opened, out / certificate.NAME))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 import time
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from hardroute.audit.bundles import open_sources, require_twin
@@ -27,9 +25,7 @@ REFUSED = 1
 BROKEN = 3
 
 # What is wrong with what was given, how commands end themselves, and a part of the installation that is missing.
-PASSED_ON = (HardrouteError, click.ClickException, click.exceptions.Exit, click.Abort, ImportError)
-
-_log = logging.getLogger(__name__)
+_NO_CRASH = (HardrouteError, typer.Exit, typer.Abort, ModuleNotFoundError)
 
 
 @contextmanager
@@ -38,15 +34,13 @@ def _a_crash_is_no_verdict() -> Iterator[None]:
     try:
         yield
     except AuditError as error:
-        _log.error("the audit broke: %s", error)
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(BROKEN) from None
-    except PASSED_ON:
+    except _NO_CRASH:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _log.exception("the audit broke")
         traceback.print_exception(error)
         what = HardrouteError(f"{type(error).__name__}: {error}")
         print(f"error: the audit broke, so nothing was judged ({what})", file=sys.stderr)

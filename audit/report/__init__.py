@@ -1,8 +1,8 @@
 """The report: all that was measured and under which conditions, as JSON, as a page and as pictures."""
 
 from hardroute.audit.report.content import Report
+from hardroute.audit.report.folder import PAGE, REPORT, WORK, write
 from hardroute.audit.report.plots import BLUE, GRID, INK, LINES, MUTED, ORANGE, figure, save
-from hardroute.audit.report.write import PAGE, REPORT, WORK, write
 
 __all__ = [
     "BLUE",

@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from hardroute.audit.execution.device import open_device
 from hardroute.audit.policy import Policy
 from hardroute.cli import load
 from hardroute.runtime.bundle.bundle import Bundle
-from hardroute.runtime.errors import BackendError, main
+from hardroute.runtime.errors import BackendError, BundleError, main
 from tests.audit.report.test_html import visible_text
 from tests.support import bundles
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy, reseal
@@ -286,6 +288,39 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(audited: Audited, spoi
     assert lines[-1].startswith("error: ") and re.search(complaint, lines[-1]), audited.stderr
     assert sum(line.startswith("error") for line in lines) == 1 and "Traceback" not in audited.stderr
     assert sorted(audited.policy.parent.rglob("*")) == before
+
+
+def bug(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("planted\nerror: forged")
+
+
+def refused_attack(*_: Any, **__: Any) -> Any:
+    raise BundleError("planted: what was accepted is refused later")
+
+
+def killed_process(*_: Any, **__: Any) -> Any:
+    raise BrokenProcessPool
+
+
+@pytest.mark.parametrize("where", ["evaluate", "replay", "measure", "gflops"])
+@pytest.mark.parametrize("crash", [bug, refused_attack, killed_process])
+def test_a_crash_is_not_a_verdict(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, where: str, crash: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(f"hardroute.audit.certify.{where}", crash)
+    assert audited.run() == 3, audited.stderr
+    last = audited.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "REFUSED" not in audited.stdout
+    assert not (audited.out / "report.json").exists()
+    # A traceback is for a bug: nobody can mend a killed process by reading one.
+    assert ("Traceback" in audited.stderr) is (crash is bug)
+    if crash is bug:
+        assert last == "error: the audit broke, so nothing was judged (ZeroDivisionError: planted error: forged)"
+
+
+def test_a_crash_before_the_audit_is_not_a_verdict_either(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardroute.audit.cli.load_clips", bug)
+    assert audited.run() == 3 and "Traceback" in audited.stderr
 
 
 def test_the_module_runs_and_importing_audit_is_light() -> None:

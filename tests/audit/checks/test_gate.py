@@ -13,6 +13,7 @@ from torch import nn
 from hardroute import Prediction, evaluate
 from hardroute.audit.checks import CHECKS, Check, Context, Measurements, at_most, decide, measure
 from hardroute.audit.checks.extremes import Far
+from hardroute.audit.checks.gate import Measurement
 from hardroute.audit.checks.gradients import Saturation
 from hardroute.audit.checks.second_choice import Second
 from hardroute.audit.checks.strength import Comparison, Strength
@@ -52,12 +53,9 @@ class Found:
 
     def measurements(self) -> Measurements:
         """What follows from evaluation and agreement anew, and the rest as it was measured once."""
-        anew = {}
-        for name, row in CHECKS.items():
-            if name in NOT_OF_THE_MODEL and isinstance(row, Check):
-                measured = row.measure(self.context)
-                if measured is not None:
-                    anew[name] = replace(self.signs.each["clean accuracy"], check=row, measured=measured)
+        rows = [row for row in (CHECKS[name] for name in NOT_OF_THE_MODEL) if isinstance(row, Check)]
+        found = ((row, row.measure(self.context)) for row in rows)
+        anew = {row.name: Measurement(row, measured) for row, measured in found if measured is not None}
         return replace(self.signs, each={**self.signs.each, **anew})
 
     def failed(self) -> list[str]:

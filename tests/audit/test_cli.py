@@ -186,7 +186,7 @@ def test_every_phase_shows_its_progress(audited: Audited, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Show, "phase", phase)
     assert audited.run("--source", f"same={audited.bundle}") == 0, audited.stderr
-    assert list(seen) == ["decoding clips", "attacks", "transfer", "sanity", "replay"]
+    assert list(seen) == ["decoding clips", "attacks", "transfer", "replay", "checks"]
     for name, counts in seen.items():
         assert counts[-1][0] == counts[-1][1] > 0 and counts == sorted(counts), name
         assert len({total for _, total in counts}) == 1

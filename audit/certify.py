@@ -99,8 +99,8 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
         agreement = replay(engine, clips.frames, evaluation, progress=means.progress("replay"))
         context = Context(model, x, y, evaluation, agreement, policy, foreign)
         measurements = measure(context, means.progress("checks"))
-    verdict = decide(measurements, policy)
-    operations = gflops(model, x[:1].to(device_of(model)), load_of(evaluation.clean_route, evaluation.experts))
+        verdict = decide(measurements, policy)
+        operations = gflops(model, x[:1].to(device_of(model)), load_of(evaluation.clean_route, evaluation.experts))
     evaluation = evaluation.rescaled(1 / factors[AUDITED])
     return Audit(
         bundle=bundle,

@@ -166,7 +166,7 @@ def test_a_sound_model_is_not_refused() -> None:
     assert found["ready to serve"] == ()
     assert found["usable gradients"] == found["usable router gradients"] == Proportion(0, 48)
     assert found["repeatable"] == 0 and found["clips independent"] < 1e-5
-    assert found["attacks bite"] == Far(Proportion(0, 48), pytest.approx(1 / 3))
+    assert found["attacks bite"] == Far(Proportion(0, 48), chance=1 / 3)
     assert sum(each.n for each in found["weakest expert"].choices) == 48
 
 

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -80,10 +81,9 @@ def audit(
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
-        # Rank 0 reads the command line for all.
-        from hardroute.audit.execution.torchrun import serve
+        from hardroute.audit.execution.torchrun import join
 
-        return serve()
+        join()
     if size > 1 and workers > 1:
         raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
     if attach and limit is not None:
@@ -103,30 +103,31 @@ def audit(
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from hardroute.audit import console as screen
-    from hardroute.audit.certify import certify
+    from hardroute.audit.certify import assist, certify
     from hardroute.audit.execution.device import open_device
     from hardroute.audit.execution.precision import require_precision
-    from hardroute.audit.report import WORK, certificate, write
-    from hardroute.audit.result import Means
+    from hardroute.audit.report import certificate, write
+    from hardroute.audit.result import WORK, Means
 
     open_device(device)
     require_precision(attack_precision, device)
+    means = Means(
+        thorough=thorough,
+        sources=sources,
+        undefended=tuple(sources)[: len(plain)],
+        work=out / WORK,
+        processes=workers,
+        precision=attack_precision,
+        device=device,
+        backend=backend,
+    )
+    if rank:
+        return assist(opened, ordered(load_clips(clip_set, opened.manifest.contract), opened), rules, means)
     started = time.perf_counter()
     with screen.progress() as show:
-        means = Means(
-            thorough=thorough,
-            sources=sources,
-            undefended=tuple(sources)[: len(plain)],
-            work=out / WORK,
-            processes=workers,
-            precision=attack_precision,
-            device=device,
-            backend=backend,
-            progress=show.phase,
-        )
         decoding = show.phase("decoding clips")
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
-        result = certify(opened, clips, rules, means)
+        result = certify(opened, clips, rules, replace(means, progress=show.phase))
     written = write(result, out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if attach:

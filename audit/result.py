@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from hardroute.audit.checks import Measurements, Verdict
-from hardroute.audit.evaluation.evaluator import Evaluation, Progress
+from hardroute.audit.evaluation.evaluation import Evaluation
+from hardroute.audit.evaluation.evaluator import Progress
 from hardroute.audit.evaluation.replay import Agreement
-from hardroute.audit.evaluation.transferred import Foreign
+from hardroute.audit.evaluation.subject import Subject
+from hardroute.audit.evaluation.transfer import Transferred
 from hardroute.audit.policy import Policy
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import ClipArrays
+
+WORK: Final = ".work"  # folder beside the report while the audit runs
+
+
+def silent(phase: str) -> Progress:
+    """Shows nothing. A function with a name, so that `Means` can be sent to another process."""
+    return lambda done, total, what: None
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Means:
     precision: str = "fp32"
     device: str = "cpu"
     backend: str = "cpu"
-    progress: Callable[[str], Progress] = lambda phase: lambda done, total, what: None
+    progress: Callable[[str], Progress] = silent
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Audit:
     Attributes:
         measurements: what the checks measured; `verdict`: what the policy made of it.
         gflops: as `hardroute.audit.evaluation.cost.gflops` gives them.
-        spread: of the router's scores, as `hardroute.audit.evaluation.router_scale.spread` gives it.
+        subject: what was attacked; the evaluation's slopes are those of the router as it was found.
     """
 
     bundle: Bundle
@@ -57,9 +67,9 @@ class Audit:
     clips: ClipArrays
     means: Means
     evaluation: Evaluation
-    foreign: Foreign | None
+    foreign: Transferred | None
     agreement: Agreement
     measurements: Measurements
     verdict: Verdict
     gflops: dict[str, float]
-    spread: float
+    subject: Subject

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from hardroute.audit.attacks.budget import verify
 from hardroute.audit.attacks.model_state import device_of
-from hardroute.audit.evaluation.attack_batch import Answer, AttackFunction, judge
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.defaults import BATCH_SIZE
+from hardroute.audit.evaluation.attack_batch import Answer, judge
+from hardroute.audit.evaluation.attack_run import AttackFunction
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement
-from hardroute.audit.evaluation.transferred import Foreign
+from hardroute.audit.evaluation.transfer import Transferred
 from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
 
 # Clips that attacks are compared on: with 64, an attack that loses 9 of them and wins none is seen.
 SAMPLE = 64
-BATCH = 32
 
 
 # Not frozen: what several checks need is made once, when the first asks for it.
@@ -45,7 +46,7 @@ class Context:
     evaluation: Evaluation
     agreement: Agreement
     policy: Policy
-    foreign: Foreign | None = None
+    foreign: Transferred | None = None
     sample_size: int = SAMPLE
     tick: Callable[[int], None] = lambda steps: None
     training: tuple[str, ...] = field(init=False)
@@ -79,10 +80,10 @@ class Context:
 
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Clips and labels of the sample, at most BATCH at once, where the model is."""
+        """Clips and labels of the sample, at most BATCH_SIZE at once, where the model is."""
         device = device_of(self.model)
         clips, labels = self.x[self.sample].to(device), self.y[self.sample].to(device)
-        return list(zip(clips.split(BATCH), labels.split(BATCH), strict=True))
+        return list(zip(clips.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True))
 
     @property
     def labels(self) -> np.ndarray:

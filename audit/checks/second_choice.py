@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hardroute.audit.attacks.model_state import device_of
 from hardroute.audit.checks.check import Check, Judgement, at_least
-from hardroute.audit.checks.context import BATCH, Context
+from hardroute.audit.checks.context import Context
+from hardroute.audit.defaults import BATCH_SIZE
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
@@ -39,7 +40,7 @@ def measure(context: Context) -> Second:
     return Second(second_choices(context.model, context.x, context.y), context.chance)
 
 
-def second_choices(model: VideoMoE, x: Tensor, y: Tensor, batch_size: int = BATCH) -> tuple[Proportion, ...]:
+def second_choices(model: VideoMoE, x: Tensor, y: Tensor, batch_size: int = BATCH_SIZE) -> tuple[Proportion, ...]:
     """Per expert, of the clips x (N, 3, T, H, W) that it is the router's second choice for: those it gets right.
 
     Empty for a model of one expert. The model must be in eval mode.

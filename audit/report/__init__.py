@@ -1,7 +1,7 @@
 """The report: all that was measured and under which conditions, as JSON, as a page and as pictures."""
 
 from hardroute.audit.report.content import Report
-from hardroute.audit.report.folder import PAGE, REPORT, WORK, write
+from hardroute.audit.report.folder import PAGE, REPORT, write
 from hardroute.audit.report.plots import BLUE, GRID, INK, LINES, MUTED, ORANGE, figure, save
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "ORANGE",
     "PAGE",
     "REPORT",
-    "WORK",
     "Report",
     "figure",
     "save",

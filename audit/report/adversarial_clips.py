@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.runtime.datasets import ClipArrays
 
 NAME = "adversarial.npz"

@@ -14,10 +14,9 @@ from typing import Any, Final, Literal
 from pydantic import JsonValue, ValidationError
 
 from hardroute.audit.checks import Outcome
-from hardroute.audit.evaluation import transferred as foreign
 from hardroute.audit.evaluation.cost import per_clip, spent
 from hardroute.audit.evaluation.replay import worst_case
-from hardroute.audit.evaluation.router_scale import factor_for
+from hardroute.audit.evaluation.transfer import felled_by as felled_by_transferred
 from hardroute.audit.policy import Policy
 from hardroute.audit.report.certificate import data_digest
 from hardroute.audit.report.figures import AtEps, AttackSettings, Load, Rate, Section
@@ -295,8 +294,8 @@ class Report(Section):
             router=RouterSection(
                 experts=evaluation.experts,
                 clean=Load.of(evaluation.clean_route, evaluation.experts),
-                spread=_finite(audit.spread),
-                factor=factor_for(audit.spread),
+                spread=_finite(audit.subject.spread),
+                factor=audit.subject.factor,
             ),
             tables=Tables.of(evaluation, agreement, gate, gflops),
             gflops=gflops,
@@ -364,7 +363,7 @@ def _clips(audit: Audit) -> tuple[ClipRow, ...]:
 
     def felled_by(n: int, eps: float) -> tuple[str, ...]:
         own = [attack for attack in evaluation.attacks if not evaluation.per_attack[attack][eps][n]]
-        return tuple(dict.fromkeys(own + (foreign.felled_by(matrix, n) if matrix and eps >= matrix.eps else [])))
+        return tuple(dict.fromkeys(own + (felled_by_transferred(matrix, n) if matrix and eps >= matrix.eps else [])))
 
     held = {eps: worst_case(evaluation, agreement, eps) for eps in evaluation.eps}
     return tuple(

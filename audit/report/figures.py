@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from hardroute.audit.attacks import ATTACKS
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.measures import distribution, summary
 from hardroute.audit.evaluation.replay import Agreement, worst_case
 from hardroute.audit.evaluation.statistics import Proportion, load_entropy, load_of

@@ -16,7 +16,6 @@ from hardroute.runtime.files import write_together
 
 REPORT = "report.json"
 PAGE = "report.html"
-WORK = ".work"  # folder beside the report for `Means.work`
 
 
 def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.report.content import Report
 from hardroute.audit.report.figures import Rate, Summary
 from hardroute.audit.report.iou_plot import iou_histograms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, worst_case
 from hardroute.audit.report.figures import Rate, Section, Summary, in_255
 

@@ -13,8 +13,8 @@ from typing import Any
 from hardroute.audit.certify import certify
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy
-from hardroute.audit.report import REPORT, WORK, Report, write
-from hardroute.audit.result import Means
+from hardroute.audit.report import REPORT, Report, write
+from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import load_clips, open_set
 from hardroute.runtime.errors import DataError

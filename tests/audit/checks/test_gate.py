@@ -17,7 +17,7 @@ from hardroute.audit.checks.gate import Measurement
 from hardroute.audit.checks.gradients import Saturation
 from hardroute.audit.checks.second_choice import Second
 from hardroute.audit.checks.strength import Comparison, Strength
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, replay, worst_case
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy

@@ -12,7 +12,7 @@ import torch
 
 from hardroute import evaluate
 from hardroute.audit.attacks import SUITES
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.measures import BINS
 from hardroute.audit.evaluation.replay import Agreement
 from hardroute.audit.evaluation.statistics import Proportion

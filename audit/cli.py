@@ -98,8 +98,7 @@ def audit(
     plain, others = undefended or [], source or []
     sources = open_sources([*plain, *others], opened)
     clip_set = chosen_clips(open_set(data), opened, rules, limit)
-    if out.exists() and not out.is_dir():
-        raise HardrouteError(f"{out}: not a folder; choose another --out")
+    _require_folder(out)
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from hardroute.audit import console as screen
@@ -134,3 +133,15 @@ def audit(
         screen.attached(certificate.attach(opened, out / certificate.NAME))
     if not result.verdict.passed:
         raise typer.Exit(REFUSED)
+
+
+def _require_folder(out: Path) -> None:
+    """Raises HardrouteError unless `out` is a folder that can be written into, or can become one."""
+    try:
+        there = next(each for each in (out, *out.absolute().parents) if each.exists())
+    except OSError as error:
+        raise HardrouteError(f"{out}: {error.strerror}; choose another --out") from None
+    if not there.is_dir():
+        raise HardrouteError(f"{there}: not a folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise HardrouteError(f"{there}: no permission to write there; choose another --out")

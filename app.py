@@ -26,7 +26,7 @@ import typer
 from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
-from hardroute.models import load_twin
+from hardroute.audit.bundles import load_twin
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
 from hardroute.runtime.errors import HardrouteError, main
@@ -42,9 +42,9 @@ CSS = "img.clip {width: 100%; max-width: 288px; margin: auto; image-rendering: p
 class Studio:
     """What the page can do, without the page: an engine for answers and its PyTorch twin for gradients."""
 
-    def __init__(self, bundle: Path, samples: str) -> None:
+    def __init__(self, bundle: str | Path, samples: str) -> None:
         self.engine = Engine.load(bundle)
-        self.twin = load_twin(bundle)
+        self.twin = load_twin(self.engine.bundle.root)
         self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
 
     def classify(self, video: str | None) -> tuple[Any, ...]:
@@ -200,7 +200,7 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @cli.command()
 def serve(
-    bundle: Annotated[Path, typer.Option(help="folder of the bundle to show")] = Path("models/zoo/motion"),
+    bundle: Annotated[str, typer.Option(help="folder of the bundle to show, or a shipped one's name")] = "motion",
     samples: Annotated[str, typer.Option(help="labelled set to offer")] = "motion:train=0,val=0,test=1",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 7860,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.errors import BundleError, HardrouteError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
             raise HardrouteError(f"source '{each}': write NAME=BUNDLE, with letters, digits, '.', '_' or '-' in NAME")
         if name in sources:
             raise HardrouteError(f"source '{each}': there is another source of that name; choose one of its own")
-        sources[name] = source = Bundle.open(Path(folder))
+        sources[name] = source = Bundle.open(folder)
         require_twin(source)
         for what in ("classes", "contract"):
             if getattr(source.manifest, what) != getattr(audited.manifest, what):
@@ -44,6 +44,13 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
                     "choose a source trained on the same set"
                 )
     return sources
+
+
+def load_twin(bundle: str | Path) -> VideoMoE:
+    """`hardroute.models.load_twin` of a bundle's folder, or of a shipped bundle by its name. Raises BundleError."""
+    from hardroute import models
+
+    return models.load_twin(find_bundle(bundle))
 
 
 def load_twins(bundles: Mapping[str, Bundle], device: str = "cpu") -> dict[str, VideoMoE]:

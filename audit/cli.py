@@ -18,7 +18,7 @@ import typer
 from hardroute.audit.bundles import open_sources, require_twin
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy, shipped
-from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.datasets import load_clips, open_set
 from hardroute.runtime.errors import AuditError, HardrouteError
 
@@ -50,7 +50,7 @@ def _a_crash_is_no_verdict() -> Iterator[None]:
 
 @_a_crash_is_no_verdict()
 def audit(
-    bundle: Annotated[Path, typer.Argument(help="Folder with manifest.json and a PyTorch twin.")],
+    bundle: Annotated[str, typer.Argument(help="Folder with manifest.json and a PyTorch twin, or a shipped name.")],
     data: Annotated[str, typer.Option(help="Labelled set: a folder with manifest.csv, or motion.")],
     policy: Annotated[str, typer.Option(help=f"TOML file, or one of {', '.join(shipped())}.")] = "standard",
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path("audit-report"),
@@ -90,9 +90,10 @@ def audit(
         raise HardrouteError("--attach: an audit with --limit certifies nothing; leave one of them out")
     if attach and attack_precision != "fp32":
         raise HardrouteError("--attach: only attacks in fp32 certify; leave --attack-precision out")
-    if attach and bundle.is_dir() and not os.access(bundle, os.W_OK):
-        raise HardrouteError(f"--attach: no permission to write into {bundle}")
-    opened = Bundle.open(bundle)
+    folder = find_bundle(bundle)
+    if attach and not os.access(folder, os.W_OK):
+        raise HardrouteError(f"--attach: no permission to write into {folder}")
+    opened = Bundle.open(folder)
     rules = Policy.load(policy)
     require_twin(opened)
     plain, others = undefended or [], source or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,12 +19,12 @@ from hardroute.audit.evaluation.cost import per_clip, spent
 from hardroute.audit.evaluation.replay import worst_case
 from hardroute.audit.evaluation.transfer import felled_by as felled_by_transferred
 from hardroute.audit.policy import Policy
-from hardroute.audit.report.certificate import data_digest
 from hardroute.audit.report.figures import AtEps, AttackSettings, Load, Rate, Section
 from hardroute.audit.report.paper_tables import Gflops, Tables
 from hardroute.audit.result import Audit
 from hardroute.runtime.bundle import Baseline, Bundle
 from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.runtime.files import open_regular
 
@@ -276,7 +277,7 @@ class Report(Section):
                 split=policy.data.split,
                 clips=len(evaluation),
                 limit=limit,
-                digest=data_digest(audit.clips),
+                digest=_data_digest(audit.clips),
             ),
             thorough=evaluation.thorough,
             attack_precision=audit.means.precision,
@@ -331,6 +332,12 @@ class Report(Section):
                 f"{Path(path)}: not a report of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); "
                 "run the audit again"
             ) from None
+
+
+def _data_digest(clips: ClipArrays) -> str:
+    """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
+    lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -42,9 +41,9 @@ def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: 
         PAGE: render(report, audit.clips, audit.evaluation).encode(),
         adversarial_clips.NAME: adversarial_clips.archive(audit.clips, audit.evaluation, gate),
     }
-    due = certificate(report.model_dump(mode="json"), text)
+    due = certificate(report, text)
     if due:
-        files[NAME] = (json.dumps(due, indent=2, allow_nan=False) + "\n").encode()
+        files[NAME] = due.to_bytes()
     try:
         out.mkdir(parents=True, exist_ok=True)
         # First: at no moment does an old certificate lie beside a new report.

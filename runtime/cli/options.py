@@ -13,7 +13,7 @@ from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference.engine import Engine
 from hardroute.runtime.routelog import RouteLog
 
-BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
+BundleFolder = Annotated[str, typer.Argument(help="Folder with manifest.json, or a shipped bundle's name.")]
 BackendName = Annotated[str, typer.Option(help=f"What runs the networks: {', '.join([AUTO, *BACKENDS])}.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")]
 Digest = Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")]
@@ -23,7 +23,7 @@ LogMaxBytes = Annotated[int | None, typer.Option(help="Begin a new log file befo
 LogKeep = Annotated[int | None, typer.Option(help="Full log files that stay; default: all.")]
 
 
-def open_engine(bundle: Path, backend: str, threads: int | None, digest: str | None, tolerance: float | None) -> Engine:
+def open_engine(bundle: str, backend: str, threads: int | None, digest: str | None, tolerance: float | None) -> Engine:
     """`Engine.load`; which backend "auto" chose, and why, goes to stderr."""
     engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
     if backend == AUTO:

@@ -11,7 +11,7 @@ from hardroute.runtime import errors
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.table import PredictionTable
 from hardroute.runtime.cli.watch_options import AbstainBelow, open_abstain
-from hardroute.runtime.clips.sampling import MAX_CLIPS, Spread
+from hardroute.runtime.clips import MAX_CLIPS, Spread
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.routelog import RouteRecord
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hardroute.runtime.bundle.bundle import Bundle
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BundleError
-from hardroute.runtime.inference.multi_clip import VideoPrediction
-from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.files import printable
+from hardroute.runtime.inference import Prediction, VideoPrediction
 
 _NAME_WIDTH = 40
 _WINDOW = "  {:.1f} to {:.1f} s"
@@ -107,6 +107,5 @@ def _certified(bundle: Bundle) -> str:
 
 def fit(name: str, width: int) -> str:
     """A name as plain text of at most `width` characters."""
-    # A file name may hold anything; on a terminal it must stay text on one line.
-    name = "".join(character if character.isprintable() else "?" for character in name)
+    name = printable(name)
     return name if len(name) <= width else name[: width - 3] + "..."

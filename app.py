@@ -1,9 +1,17 @@
 """The page: classify a clip and see which expert answered, then perturb the clip and see what changes.
 
-Bound to this machine by default, with limits on what may be uploaded and no calls to the outside.
+`hardroute page`, or `python app.py` in a checkout. Bound to this machine by default, with limits on what may be
+uploaded and no calls to the outside.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":
+    # The command loads this file once more, as `hardroute.app`: its help needs none of the libraries below, and one
+    # that is missing is named.
+    from hardroute.cli import main
+
+    main("app")
 
 import base64
 import io
@@ -12,24 +20,22 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-# Both are read when the library is imported; spinning threads would slow an attack down on shared cores.
+# Read when the library is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cv2
 import gradio as gr
 import numpy as np
 import torch
-import typer
 from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
 from hardroute.audit.bundles import load_twin
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference import Engine, Prediction
 from hardroute.runtime.routelog import RouteRecord
 
@@ -195,25 +201,12 @@ def launch(studio: Studio, host: str, port: int) -> Any:
     )
 
 
-cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@cli.command()
-def serve(
-    bundle: Annotated[str, typer.Option(help="folder of the bundle to show, or a shipped one's name")] = "motion",
-    samples: Annotated[str, typer.Option(help="labelled set to offer")] = "motion:train=0,val=0,test=1",
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 7860,
-) -> None:
-    """Show a bundle in the browser."""
+def serve(bundle: str | Path, samples: str, host: str, port: int) -> None:
+    """Shows a bundle, offers the clips of a labelled set, and says where, until it is interrupted."""
     studio = Studio(bundle, samples)
     try:
         server, url, _ = launch(studio, host, port)
     except OSError as error:
-        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --port: {error}") from None
-    typer.echo(f"showing {bundle} on {url} (Ctrl-C ends it)")
+        raise HardrouteError(f"cannot listen on {host}:{port}, choose another port: {error}") from None
+    print(f"showing {bundle} on {url} (Ctrl-C ends it)", flush=True)
     server.get_blocks().block_thread()
-
-
-if __name__ == "__main__":
-    main(cli)

@@ -64,7 +64,7 @@ class Bundle:
         root = find_bundle(path)
         try:
             if not (root / MANIFEST).exists():
-                raise BundleError(f"no {MANIFEST} in it; `python -m training export` makes a bundle")
+                raise BundleError(f"no {MANIFEST} in it; `hardroute export` makes a bundle")
             data = read_sealed(root, MANIFEST)
             manifest = Manifest.parse(data)
             _compare_names(root, manifest)
@@ -86,7 +86,7 @@ class Bundle:
             BundleError: they differ, or `digest` is not 64 hex digits.
         """
         if not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
-            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `python -m runtime info` prints them")
+            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `hardroute info` prints them")
         if digest.lower() != self.digest:
             raise BundleError(
                 f"bundle {self.root}: its digest is {self.digest}, not the pinned one; "

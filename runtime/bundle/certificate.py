@@ -139,14 +139,16 @@ class Certificate(_Part):
             BundleError: not JSON, another schema version, a field that breaks the schema, or of another bundle.
         """
         try:
-            require_version(data, "certificate.json", SCHEMA_VERSION, "audit the bundle again with --attach")
+            require_version(
+                data, "certificate.json", SCHEMA_VERSION, "audit the bundle again and attach its certificate"
+            )
             found = cls.model_validate_json(data)
         except ValidationError as error:
             raise BundleError(f"certificate.json: {first_error(error)}") from None
         if found.bundle.digest != digest:
             raise BundleError(
                 f"certificate.json is of another bundle, {found.bundle.digest[:12]}..., not of this one, "
-                f"{digest[:12]}...; audit this one with --attach"
+                f"{digest[:12]}...; audit this one and attach its certificate"
             )
         for what, there, here in (
             ("experts", found.baseline.experts, manifest.experts),
@@ -155,7 +157,7 @@ class Certificate(_Part):
             if len(there) != len(here):
                 raise BundleError(
                     f"certificate.json: baseline: {len(there)} {what}, the bundle has {len(here)}; "
-                    "audit it again with --attach"
+                    "audit it again and attach its certificate"
                 )
         return found
 

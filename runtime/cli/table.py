@@ -1,4 +1,4 @@
-"""What `python -m runtime` shows a person."""
+"""What `hardroute info` and `hardroute predict` show a person."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _certified(bundle: Bundle) -> str:
     except BundleError as error:
         # The bundle itself is whole, and this says all there is to know.
         return f"NOT VALID: {error}"
-    return found.headline if found else "none; `python -m audit ... --attach` puts one in"
+    return found.headline if found else "none; `hardroute audit ... --attach` puts one in"
 
 
 def fit(name: str, width: int) -> str:

@@ -26,7 +26,7 @@ from hardroute.audit.execution.journal import Journal, Member, key_of
 from hardroute.audit.execution.processes import workers
 from hardroute.audit.execution.torchrun import together, world
 from hardroute.audit.policy import Policy
-from hardroute.audit.result import WORK, Audit, Means, silent
+from hardroute.audit.result import Audit, Means, silent
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays
@@ -77,7 +77,7 @@ def assist(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means, memb
         with together() as member:
             return assist(bundle, clips, policy, means, member)
     x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
-    journal = Journal(means.work or Path(WORK), _key(bundle, clips, policy, means), member)
+    journal = Journal(_shared(means), _key(bundle, clips, policy, means), member)
     _attacked(_subjects(bundle, means, x), bundle, x, y, policy, means, journal)
 
 
@@ -133,18 +133,22 @@ def _attacked(
 def _journal(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> Iterator[Journal | None]:
     """Within: this audit's journal, and as many other processes that share it as there are to be."""
     key, (_, size) = _key(bundle, clips, policy, means), world()
-    if size == means.processes == 1:
+    if size > 1:
+        with together() as member:
+            yield Journal(_shared(means), key, member)
+    elif means.processes > 1:
+        with tempfile.TemporaryDirectory() as scratch:
+            means = replace(means, work=means.work or Path(scratch), progress=silent)
+            with workers(means.processes, partial(assist, bundle, clips, policy, means)) as member:
+                yield Journal(_shared(means), key, member)
+    else:
         yield Journal(means.work, key) if means.work else None
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        work = means.work or Path(scratch)
-        if size > 1:
-            with together() as member:
-                yield Journal(work, key, member)
-        else:
-            other = replace(means, work=work, progress=silent)
-            with workers(means.processes, partial(assist, bundle, clips, policy, other)) as member:
-                yield Journal(work, key, member)
+
+
+def _shared(means: Means) -> Path:
+    if means.work is None:
+        raise ValueError("processes that attack together share what they find in a folder: give Means(work=...)")
+    return means.work
 
 
 def _key(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> str:

@@ -33,7 +33,8 @@ class Means:
         thorough: run every attack on every clip that is right unattacked, not only on those that still hold.
         sources: other bundles by name, whose adversarial clips are shown to the audited one.
         undefended: names of those that were trained without a defence, and so must fall.
-        work: folder that results are kept in as they come, and taken from if the same audit was cut short.
+        work: folder that results are kept in as they come, and taken from if the same audit was cut short. The
+            processes of a torchrun share it.
         processes: attack in so many; more than one only pays where there are cores for them.
         precision: "bf16" shows attacks the twin in bfloat16; such an audit certifies nothing.
         device: that the twin is attacked on, as hardroute.audit.execution.device.open_device has it.

@@ -146,7 +146,7 @@ def test_a_device_that_is_not_there_is_one_line_and_no_other_is_taken(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert audited.run("--device", device) == 2 and not audited.out.exists()
-    assert re.search(f"error: --device {device}: .*{complaint}", audited.stderr)
+    assert re.search(f"error: device {device}: .*{complaint}", audited.stderr)
 
 
 def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardroute.audit.certify import Means, certify
+from hardroute.audit.certify import certify
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy
+from hardroute.audit.report import REPORT, Report, write
+from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import load_clips, open_set
 from hardroute.runtime.errors import DataError
@@ -88,25 +90,26 @@ def audited(entry: Entry, policy: Policy) -> None:
 
     After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32.
     """
-    if (entry.audit / "report.json").exists():
+    if (entry.audit / REPORT).exists():
         return
     began, bundle, settings = time.monotonic(), Bundle.open(entry.bundle), entry.settings
     clip_set = chosen_clips(open_set(settings.data), bundle, policy, None)
     clips = ordered(load_clips(clip_set, settings.contract), bundle)
     means = Means(
         thorough=True,
-        work=entry.audit / ".work",
+        work=entry.audit / WORK,
         precision="bf16" if settings.precision == "bf16" else "fp32",
         device=settings.device,
     )
     result = certify(bundle, clips, policy, means)
-    result.write(entry.audit, clip_set.name, None, time.monotonic() - began)
+    write(result, entry.audit, clip_set.name, None, time.monotonic() - began)
 
 
 def row(entry: Entry, classes: int) -> dict[str, Any]:
     """What the table says of one entry: accuracies with n and interval, slopes, operations, load, training compute."""
-    report = json.loads((entry.audit / "report.json").read_text())
-    found, run = report["tables"]["this_model"], Run.open(entry.run)
+    report, run = Report.read(entry.audit / REPORT), Run.open(entry.run)
+    if report.tables.this_model is None:
+        raise DataError(f"{entry.audit / REPORT}: attacks did not run on every clip; remove the folder to audit again")
     clips = len(open_set(entry.settings.data).split("train"))
     return {
         "method": entry.settings.method,
@@ -114,11 +117,11 @@ def row(entry: Entry, classes: int) -> dict[str, Any]:
         "epochs": entry.settings.epochs,
         "training_tflops": run_flops(entry.settings, classes) * clips / 1e12,
         "training_seconds": sum(epoch["seconds"] for epoch in run.metrics),
-        "load_entropy": report["router"]["clean"]["entropy"],
-        "bundle": report["bundle"]["digest"],
-        "attack_precision": report["attack_precision"],
-        "router_spread": report["router"]["spread"],
-        **found,
+        "load_entropy": report.router.clean.entropy,
+        "bundle": report.bundle.digest,
+        "attack_precision": report.attack_precision,
+        "router_spread": report.router.spread,
+        **report.tables.this_model.model_dump(mode="json"),
     }
 
 

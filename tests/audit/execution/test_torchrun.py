@@ -131,7 +131,7 @@ def test_a_rank_that_dies_ends_the_run_with_one_line_and_the_next_goes_on(
     launch: Launcher, one: subprocess.CompletedProcess[str]
 ) -> None:
     said, other = launch.unwatched("dies", "out")
-    assert (said.returncode, other) == (2, -signal.SIGKILL), said.stderr
+    assert (said.returncode, other) == (3, -signal.SIGKILL), said.stderr
     (error,) = errors_in(said.stderr)
     assert "process 1 of this torchrun has ended" in error and "Traceback" not in said.stderr
     out = launch.folder / "out"

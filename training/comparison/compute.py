@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hardroute.models import VideoMoE, build_model
-from hardroute.training.loop.shared_start import common_steps, leader
+from hardroute.training.loop import first_expert, start_steps
 from hardroute.training.losses import step_loss
 from hardroute.training.methods import find_method
 from hardroute.training.settings import FitSettings
@@ -52,22 +52,22 @@ class Operations(TorchDispatchMode):
 
 
 @functools.cache  # a comparison asks for the same ones again and again
-def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) -> float:
+def flops_per_clip(settings: FitSettings, classes: int, shared: bool = False) -> float:
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 
     Forward and backward passes of inner attacks and outer losses, counted on random clips, an even share for each
-    expert, by the layers' shapes; what the optimiser and validation add is left out. `together`: in an epoch of the
-    start (hardroute.training.loop.shared_start).
+    expert, by the layers' shapes; what the optimiser and validation add is left out. `shared`: in an epoch of the
+    shared start (hardroute.training.loop.phases).
     """
     torch.manual_seed(0)
     method, whole = find_method(settings.method), build_model(settings.model(classes))
     whole = VideoMoE(EvenRouter(whole.router), whole.experts)
     clips = len(whole.experts) * EACH
-    steps = common_steps(method, settings.start == "one") if together else [(step, False) for step in method.steps]
+    steps = start_steps(method, settings.start == "one") if shared else [(step, False) for step in method.steps]
     x, y = torch.rand(clips, *settings.contract.shape), torch.arange(clips) % classes
     total = 0.0
     for step, first in steps:
-        model = (leader(whole) if first else whole).train()
+        model = (first_expert(whole) if first else whole).train()
         with Operations() as counted:
             step_loss(step, model, x, y, settings.eps, settings, torch.zeros_like).backward()
         total += counted.total
@@ -76,10 +76,10 @@ def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) 
 
 def run_flops(settings: FitSettings, classes: int) -> float:
     """Operations that one training clip costs in a whole run."""
-    one = settings.model_copy(update={"epochs": 1, "together": 0.0})  # one count for any number of epochs
-    together = settings.epochs_together
-    flops = (settings.epochs - together) * flops_per_clip(one, classes)
-    return flops + (together * flops_per_clip(one, classes, together=True) if together else 0)
+    one = settings.model_copy(update={"epochs": 1, "shared_start": 0.0})  # one count for any number of epochs
+    shared = settings.shared_epochs
+    flops = (settings.epochs - shared) * flops_per_clip(one, classes)
+    return flops + (shared * flops_per_clip(one, classes, shared=True) if shared else 0)
 
 
 def equal_epochs(settings: FitSettings, reference: FitSettings, classes: int) -> int:

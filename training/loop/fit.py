@@ -5,40 +5,39 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from hardroute.models import build_model, find_expert
+from hardroute.models import build_model
 from hardroute.models.published import start_from
 from hardroute.runtime.clips import Spread
 from hardroute.runtime.datasets import ClipArrays, ClipCache, ClipSet, cache_root, load_clips, open_set
 from hardroute.runtime.errors import DataError
-from hardroute.training.console import Screen, reading
-from hardroute.training.loop.distributed import Team
-from hardroute.training.loop.precision import Precision
-from hardroute.training.loop.run import Run, RunRecord
+from hardroute.training.console import ConsoleReporter, reading
+from hardroute.training.loop.distributed import ProcessGroup
 from hardroute.training.loop.trainer import Trainer
+from hardroute.training.precision import Precision
+from hardroute.training.run import Run, RunRecord
 from hardroute.training.settings import FitSettings
 
 
-def fit_run(settings: FitSettings, out: Path, team: Team, run: Run | None = None) -> Run:
+def fit_run(settings: FitSettings, out: Path, processes: ProcessGroup | None = None, run: Run | None = None) -> Run:
     """Trains a new run in `out`, or goes on with `run`.
 
     Raises HardrouteError for whatever is wrong with settings or set, before a folder is made.
     """
-    clip_set = checked(settings, run, team)
+    processes = processes or ProcessGroup()
+    clip_set = checked(settings, run, processes)
     train, val = clips_of(clip_set, settings)
-    run = run or created(out, settings, clip_set, team)
-    screen = Screen(settings.epochs, silent=not team.leads)
-    trainer = Trainer(run, train, val, screen, team)
-    with screen.progress:
+    run = run or created(out, settings, clip_set, processes)
+    reporter = ConsoleReporter(settings.epochs, silent=not processes.is_main)
+    trainer = Trainer(run, train, val, reporter, processes)
+    with reporter.progress:
         trainer.go()
     return run
 
 
-def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
+def checked(settings: FitSettings, run: Run | None, processes: ProcessGroup) -> ClipSet:
     """The labelled set of a run that can be carried out."""
-    for kind in settings.kinds:
-        find_expert(kind)
     precision = Precision(settings.precision, settings.device)
-    settings.check_team(team.size)
+    settings.check_processes(processes.size)
     Spread(settings.contract.seconds, settings.clips_per_video)
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
@@ -66,10 +65,10 @@ def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, Clip
         )
 
 
-def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
+def created(out: Path, settings: FitSettings, clip_set: ClipSet, processes: ProcessGroup) -> Run:
     """A new run's folder, made by one of the processes."""
-    if team.leads:
+    if processes.is_main:
         tools = {"python": platform.python_version(), "torch": version("torch")}
         Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
-    team.wait()
+    processes.barrier()
     return Run.open(out)

@@ -1,4 +1,4 @@
-"""The optimiser: which weights decay, how the learning rate and the attack's budget move, and its state by name."""
+"""The optimiser: which weights decay, how the learning rate and the attack's budget move, averaged weights, state."""
 
 import math
 from collections.abc import Mapping

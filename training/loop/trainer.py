@@ -12,9 +12,10 @@ from hardroute.audit.evaluation import KINDS, counted
 from hardroute.models import Folded, VideoMoE, build_model
 from hardroute.models.published import start_from
 from hardroute.runtime.datasets import ClipArrays
+from hardroute.runtime.errors import DataError
 from hardroute.training.loop.batches import augment, batches
-from hardroute.training.loop.distributed import Team
-from hardroute.training.loop.dynamics import draw, write_events
+from hardroute.training.loop.distributed import ProcessGroup
+from hardroute.training.loop.monitor import Monitor
 from hardroute.training.loop.optimiser import (
     adamw,
     budget,
@@ -23,22 +24,21 @@ from hardroute.training.loop.optimiser import (
     optimizer_state,
     restore_optimizer,
 )
-from hardroute.training.loop.precision import Precision
-from hardroute.training.loop.run import Run, validated
-from hardroute.training.loop.shared_start import common_steps, leader, spread
-from hardroute.training.loop.trainee import Trainee
+from hardroute.training.loop.phases import Trainable, copy_first_expert, first_expert, start_steps
+from hardroute.training.loop.tracking import EventFile, draw
 from hardroute.training.loop.validation import validate
-from hardroute.training.loop.warnings import Watch
 from hardroute.training.losses import step_loss
 from hardroute.training.methods import Step, find_method
+from hardroute.training.precision import Precision
+from hardroute.training.run import EpochRecord, Run, ValidatedEpoch, Validation, validated
 from hardroute.training.settings import FitSettings
 
 
 class Reporter(Protocol):
-    """What a run tells while it goes; `__main__` shows it, tests collect it."""
+    """What a run tells while it goes. `progress`: share of the whole run that is done."""
 
-    def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None: ...
-    def epoch(self, metrics: dict[str, Any]) -> None: ...
+    def batch(self, epoch: int, step: str, done: int, total: int, loss: float, progress: float) -> None: ...
+    def epoch(self, record: EpochRecord) -> None: ...
     def warn(self, text: str) -> None: ...
 
 
@@ -48,15 +48,21 @@ class Trainer:
     Raises:
         BackendError: the settings ask for CUDA and there is none, or for half precision that it has not.
         MethodError: processes cannot share the shards of a batch evenly.
+        DataError: the run's folder is damaged.
     """
 
     def __init__(
-        self, run: Run, train: ClipArrays, val: ClipArrays, reporter: Reporter, team: Team | None = None
+        self,
+        run: Run,
+        train: ClipArrays,
+        val: ClipArrays,
+        reporter: Reporter,
+        processes: ProcessGroup | None = None,
     ) -> None:
         self.run, self.train, self.val, self.reporter = run, train, val, reporter
         self.fit: FitSettings = run.record.settings
-        self.team = team or Team()
-        self.fit.check_team(self.team.size)
+        self.processes = processes or ProcessGroup()
+        self.fit.check_processes(self.processes.size)
         self.method = find_method(self.fit.method)
         self.precision = Precision(self.fit.precision, self.fit.device)
         if self.fit.device == "cuda":
@@ -67,12 +73,12 @@ class Trainer:
             start_from(list(self.model.experts), list(self.fit.init))
         self.model.to(self.fit.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
-        self.whole = Trainee(self.model)
-        one = self.fit.epochs_together and self.fit.start == "one"
-        self.first = Trainee(leader(self.model)) if one else None
+        self.whole = Trainable(self.model)
+        one = self.fit.shared_epochs and self.fit.start == "one"
+        self.first = Trainable(first_expert(self.model)) if one else None
         # After the copies were made, which must not be watched as well.
-        best = max((epoch["robust"] for epoch in validated(run.metrics)), default=0.0)
-        self.watch = Watch(self.model, reporter.warn, best)
+        best = max((epoch.robust for epoch in validated(run.metrics)), default=0.0)
+        self.monitor = Monitor(self.model, reporter.warn, best)
         self.optimizer = adamw(self.model, self.fit.lr, self.fit.weight_decay)
         self.names = names_of(self.optimizer, self.model)
         self.batches_per_step = max(train.videos // self.fit.batch, 1)
@@ -80,30 +86,32 @@ class Trainer:
             self._restore(run.load_resume())
 
     def go(self) -> None:
-        """Train to the last epoch, saving after each."""
+        """Trains to the last epoch, saving after each."""
+        events = EventFile(self.run.root / "events", self.run.metrics) if self.processes.is_main else None
         for epoch in range(self.run.finished_epochs, self.fit.epochs):
             began = time.monotonic()
-            self.watch.begin(epoch + 1)
-            with counted(self.model, *self._twins) as passes:
-                losses = self._apart(epoch) if self._parted(epoch) else self._together(epoch)
+            self.monitor.begin(epoch + 1)
+            with counted(self.model, *self._attacked) as passes:
+                losses = self._parted_epoch(epoch) if self._parted(epoch) else self._shared_epoch(epoch)
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
-            self.team.add([spent])
-            if self.team.leads:
-                metrics = {
-                    "epoch": epoch + 1,
-                    "loss": losses,
-                    **({"copies": True} if self.first and not self._parted(epoch) else {}),
-                    **(self._validate() if self._due(epoch + 1) else {}),
-                    "passes": dict(zip(KINDS, (int(count) for count in spent), strict=True)),
-                    "seconds": round(time.monotonic() - began, 1),
-                }
-                if validated([metrics]):
-                    self.watch.epoch(metrics)
-                self.run.save_epoch(epoch + 1, self.exported, self._resume_state(), metrics)
-                write_events(self.run.root / "events", metrics)
+            self.processes.all_reduce([spent])
+            if events:
+                record = EpochRecord(
+                    epoch=epoch + 1,
+                    loss=losses,
+                    copies=self.first is not None and not self._parted(epoch),
+                    passes=dict(zip(KINDS, (int(count) for count in spent), strict=True)),
+                )
+                if self._due(epoch + 1):
+                    found = self._validate()
+                    self.monitor.epoch(found)
+                    record = ValidatedEpoch(**record.model_dump(), **found.model_dump())
+                record = record.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
+                self.run.save_epoch(self.exported, self._resume_state(), record)
+                events.add(record)
                 draw(self.run.root / "dynamics.png", self.run.metrics)
-                self.reporter.epoch(metrics)
-            self.team.wait()
+                self.reporter.epoch(record)
+            self.processes.barrier()
 
     @property
     def exported(self) -> VideoMoE:
@@ -116,32 +124,32 @@ class Trainer:
         return averaged
 
     @property
-    def _twins(self) -> list[VideoMoE]:
-        return [trainee.folded.twin for trainee in (self.whole, self.first) if trainee]
+    def _attacked(self) -> list[VideoMoE]:
+        return [trainable.folded.twin for trainable in (self.whole, self.first) if trainable]
 
     def _parted(self, epoch: int) -> bool:
-        return epoch >= self.fit.epochs_together
+        return epoch >= self.fit.shared_epochs
 
-    def _apart(self, epoch: int) -> dict[str, float]:
+    def _parted_epoch(self, epoch: int) -> dict[str, float]:
         """One epoch of the schedule; the mean loss of each step."""
         steps = self.method.steps
         return {step.part: self._sweep(self.whole, step, epoch, i, len(steps)) for i, step in enumerate(steps)}
 
-    def _together(self, epoch: int) -> dict[str, float]:
-        """One epoch of the start; the mean loss of each step."""
-        steps, losses = common_steps(self.method, self.first is not None), dict[str, float]()
+    def _shared_epoch(self, epoch: int) -> dict[str, float]:
+        """One epoch of the shared start; the mean loss of each step."""
+        steps, losses = start_steps(self.method, self.first is not None), dict[str, float]()
         for i, (step, alone) in enumerate(steps):
-            trainee, name = (self.first, self.fit.kinds[0]) if alone and self.first else (self.whole, step.part)
-            losses[name] = self._sweep(trainee, step, epoch, i, len(steps))
+            trainable, name = (self.first, self.fit.kinds[0]) if alone and self.first else (self.whole, step.part)
+            losses[name] = self._sweep(trainable, step, epoch, i, len(steps))
         if self.first:
-            spread(self.model.experts, self.optimizer)
-            spread(self._averaged.experts)
+            copy_first_expert(self.model.experts, self.optimizer)
+            copy_first_expert(self._averaged.experts)
         return losses
 
     def _due(self, epoch: int) -> bool:
         return epoch % self.fit.validate_every == 0 or epoch == self.fit.epochs
 
-    def _validate(self) -> dict[str, Any]:
+    def _validate(self) -> Validation:
         fit = self.fit
         model = Folded(self.exported).refresh()
         return validate(
@@ -149,54 +157,59 @@ class Trainer:
             precision=self.precision,
         )  # fmt: skip
 
-    def _sweep(self, trainee: Trainee, step: Step, epoch: int, number: int, count: int) -> float:
+    def _sweep(self, trainable: Trainable, step: Step, epoch: int, number: int, count: int) -> float:
         """One pass over the clips, an epoch's step `number` of `count`; the mean loss."""
         seed = (self.fit.seed * 10_000 + epoch) * 10 + number
         order = torch.Generator().manual_seed(seed)
-        trainee.train(keep_norm=self._parted(epoch) and self.fit.norm == "kept")
-        with trainee.only(step.part):
+        trainable.train(keep_norm=self._parted(epoch) and self.fit.norm == "kept")
+        with trainable.only(step.part):
             total, done = 0.0, 0
             for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
-                progress = (epoch + (number + done / self.batches_per_step) / count) / self.fit.epochs
+                progress = self._progress(epoch, number, count, done)
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.fit.lr * learning_rate(progress)
                 # The layout that every network's first layer wants, once instead of in each of its passes.
                 x = augment(x, self.fit.shift, self.fit.flip, order).contiguous(memory_format=torch.channels_last_3d)
                 eps = budget(progress, self.fit.eps, self.fit.ramp)
-                loss = self._gradients(trainee, step, x, y, eps, seed * 1_000_000 + done)
-                if self.watch.batch(loss):
+                loss = self._gradients(trainable, step, x, y, eps, seed * 1_000_000 + done)
+                if self.monitor.batch(loss):
                     self.precision.step(self.optimizer, self.model)
                     self.average.update_parameters(self.model)
                     total += loss
                 done += 1
-                self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done)
+                after = self._progress(epoch, number, count, done)
+                self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done, after)
         return total / max(done, 1)
 
-    def _gradients(self, trainee: Trainee, step: Step, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
+    def _progress(self, epoch: int, number: int, count: int, batches_done: int) -> float:
+        """Share of the run that is done within an epoch's step `number` of `count`."""
+        return (epoch + (number + batches_done / self.batches_per_step) / count) / self.fit.epochs
+
+    def _gradients(self, trainable: Trainable, step: Step, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
         """Fills the weights' gradients of one batch, shard by shard; the loss.
 
         Each shard starts from the same batch statistics and the batch ends with their mean, whoever took which shard.
         """
-        team, shards = self.team, self.fit.shards
-        twin = trainee.folded.refresh()
+        processes, shards = self.processes, self.fit.shards
+        twin = trainable.folded.refresh()
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()] if shards > 1 else []
         before = [buffer.clone() for buffer in buffers]
         after = [torch.zeros_like(buffer) for buffer in buffers]
         loss = x.new_zeros(())
-        for shard in range(team.rank, shards, team.size):
+        for shard in range(processes.rank, shards, processes.size):
             for buffer, start in zip(buffers, before, strict=True):
                 buffer.copy_(start)
             part = step_loss(
-                step, trainee.model, x[shard::shards], y[shard::shards], eps, self.fit,
+                step, trainable.model, x[shard::shards], y[shard::shards], eps, self.fit,
                 self._noise(seed * shards + shard), self.precision, twin,
             )  # fmt: skip
             self.precision.backward(part / shards)
             loss += part.detach() / shards
             for total, buffer in zip(after, buffers, strict=True):
                 total += buffer / shards
-        team.add([loss, *after])
-        team.add_gradients(self.model)
+        processes.all_reduce([loss, *after])
+        processes.all_reduce_gradients(self.model)
         for buffer, mean in zip(buffers, after, strict=True):
             buffer.copy_(mean)
         return loss.item()
@@ -216,6 +229,11 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.model.load_state_dict(part("model:"))
-        self.average.load_state_dict(part("average:"))
-        restore_optimizer(self.optimizer, self.names, part("optimizer:"))
+        try:
+            self.model.load_state_dict(part("model:"))
+            self.average.load_state_dict(part("average:"))
+            restore_optimizer(self.optimizer, self.names, part("optimizer:"))
+        except (KeyError, RuntimeError, ValueError):
+            raise DataError(
+                f"{self.run.root}: what the run resumes from is not of its settings; start another"
+            ) from None

@@ -27,11 +27,11 @@ class Precision:
         if device == "cuda":
             require_cuda(device)
         if name == "fp16" and device != "cuda":
-            raise BackendError("--precision fp16 needs --device cuda; on a CPU train in bf16 or fp32")
+            raise BackendError("precision fp16 needs device cuda; on a CPU train in bf16 or fp32")
         if name == "bf16" and device == "cpu" and not has_bf16(device):
-            raise BackendError("--precision bf16: this processor has no bfloat16, and would be slower; take fp32")
+            raise BackendError("precision bf16: this processor has no bfloat16, and would be slower; take fp32")
         if name == "bf16" and device == "cuda" and not has_bf16(device):
-            raise BackendError("--precision bf16: this GPU has no bfloat16; take fp16 or fp32")
+            raise BackendError("precision bf16: this GPU has no bfloat16; take fp16 or fp32")
         self.name, self.device = name, device
         self._scaler = torch.amp.GradScaler("cuda", enabled=name == "fp16")
 
@@ -58,8 +58,8 @@ class Precision:
                 part(clip)
         if max(widths) > StripConv3d.WIDEST:
             raise BackendError(
-                f"--precision bf16: a layer's planes would be {max(widths)} pixels wide, and a processor's bfloat16 "
-                f"gradients are wrong beyond {StripConv3d.WIDEST}; choose a smaller --size, or --precision fp32"
+                f"precision bf16: a layer's planes would be {max(widths)} pixels wide, and a processor's bfloat16 "
+                f"gradients are wrong beyond {StripConv3d.WIDEST}; choose a smaller size, or precision fp32"
             )
 
     def attack(self) -> AbstractContextManager[object]:

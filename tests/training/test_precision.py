@@ -7,8 +7,8 @@ from hardroute.models import build_model
 from hardroute.models.restoration import StripConv3d
 from hardroute.runtime.clips import ClipContract
 from hardroute.runtime.errors import BackendError
-from hardroute.training.loop import precision
-from hardroute.training.loop.precision import Precision
+from hardroute.training import precision
+from hardroute.training.precision import Precision
 from hardroute.training.settings import FitSettings
 
 WIDE = StripConv3d.WIDEST
@@ -29,7 +29,7 @@ def check(size: int, name: str = "bf16", **settings: object) -> None:
 @pytest.mark.parametrize("expert", ["r3d18", "r2plus1d18", "tsm", "slowfast"])
 def test_planes_too_wide_are_refused_and_say_what_to_do(expert: str) -> None:
     check(2 * WIDE, expert=expert)  # their first layers halve a clip
-    with pytest.raises(BackendError, match=rf"{WIDE + 1} pixels wide.*smaller --size"):
+    with pytest.raises(BackendError, match=rf"{WIDE + 1} pixels wide.*smaller size"):
         check(2 * WIDE + 2, expert=expert)
     check(2 * WIDE + 2, expert=expert, name="fp32")
 

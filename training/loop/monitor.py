@@ -9,13 +9,14 @@ from torch import Tensor
 
 from hardroute.audit.evaluation import load_entropy
 from hardroute.models import VideoMoE
+from hardroute.training.run import Validation
 
 MEMORY = 0.95  # per batch: the load is that of about the last twenty
 COLLAPSED = 0.5  # load entropy, as a share of log M
 
 
-class Watch:
-    """Looks at a run through the router's answers, the losses and the epochs' metrics.
+class Monitor:
+    """Looks at a run through the router's answers, the losses and the epochs' validation.
 
     Args:
         model: the model in training; only its passes in training mode count.
@@ -39,25 +40,25 @@ class Watch:
         """Whether the loss of a batch can be followed: False where it is not finite."""
         if self.load is not None and load_entropy(self.load.cpu().numpy()) < COLLAPSED:
             shares = " ".join(f"{share:.2f}" for share in self.load.tolist())
-            self._once("collapse", f"the router is collapsing (load {shares} over the last batches); raise --balance")
+            self._once("collapse", f"the router is collapsing (load {shares} over the last batches); raise balance")
         if math.isfinite(loss):
             return True
-        self._once("loss", "the loss is not finite, its batch is skipped; lower --lr")
+        self._once("loss", "the loss is not finite, its batch is skipped; lower lr")
         return False
 
-    def epoch(self, metrics: dict[str, Any]) -> None:
+    def epoch(self, found: Validation) -> None:
         """Looks at an epoch's validation."""
-        if metrics["load_entropy"] < COLLAPSED:
-            entropy = metrics["load_entropy"]
-            self._once("collapse", f"the router is collapsing (load entropy {entropy:.2f} of 1); raise --balance")
-        robust = metrics["robust"]
-        if self._best - robust > 0.1 and robust < self._best / 2:
+        if found.load_entropy < COLLAPSED:
+            self._once(
+                "collapse", f"the router is collapsing (load entropy {found.load_entropy:.2f} of 1); raise balance"
+            )
+        if self._best - found.robust > 0.1 and found.robust < self._best / 2:
             self._once(
                 "overfitting",
-                f"robust accuracy fell from {self._best:.3f} to {robust:.3f}: catastrophic overfitting to the inner "
-                "attack; raise --inner-steps or lower --lr",
+                f"robust accuracy fell from {self._best:.3f} to {found.robust:.3f}: catastrophic overfitting to the "
+                "inner attack; raise inner-steps or lower lr",
             )
-        self._best = max(self._best, robust)
+        self._best = max(self._best, found.robust)
 
     def _see(self, router: Any, inputs: Any, output: Tensor) -> None:
         if not router.training:

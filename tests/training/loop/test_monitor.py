@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hardroute.models import VideoMoE
-from hardroute.training.loop.warnings import Watch
+from hardroute.training.loop.monitor import Monitor
+from tests.training.loop.test_trainer import seen
 
 
 class Fixed(nn.Module):
@@ -40,54 +41,56 @@ def router() -> Fixed:
 
 
 @pytest.fixture
-def watch(router: Fixed, said: list[str]) -> Watch:
-    watch = Watch(VideoMoE(router, [Constant() for _ in range(4)]), said.append)
-    watch.begin(3)
-    return watch
+def monitor(router: Fixed, said: list[str]) -> Monitor:
+    monitor = Monitor(VideoMoE(router, [Constant() for _ in range(4)]), said.append)
+    monitor.begin(3)
+    return monitor
 
 
 def batch(router: Fixed) -> None:
     router(torch.zeros(8, 3, 1, 2, 2))
 
 
-def test_a_collapse_is_said_within_the_epoch_and_once(watch: Watch, router: Fixed, said: list[str]) -> None:
+def test_a_collapse_is_said_within_the_epoch_and_once(monitor: Monitor, router: Fixed, said: list[str]) -> None:
     batch(router)
-    assert watch.batch(1.0) and not said
+    assert monitor.batch(1.0) and not said
     router.only = 2
     for _ in range(60):
         batch(router)
-        watch.batch(1.0)
+        monitor.batch(1.0)
     assert len(said) == 1
-    assert said[0].startswith("epoch 3: the router is collapsing (load 0.0") and "--balance" in said[0]
-    watch.begin(4)
-    watch.batch(1.0)
+    assert said[0].startswith("epoch 3: the router is collapsing (load 0.0") and "raise balance" in said[0]
+    monitor.begin(4)
+    monitor.batch(1.0)
     assert said[1].startswith("epoch 4: ")
 
 
-def test_passes_in_eval_mode_are_not_training(watch: Watch, router: Fixed, said: list[str]) -> None:
+def test_passes_in_eval_mode_are_not_training(monitor: Monitor, router: Fixed, said: list[str]) -> None:
     router.eval()
     router.only = 2
     for _ in range(60):
         batch(router)
-        watch.batch(1.0)
+        monitor.batch(1.0)
     assert not said
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_is_said_and_its_batch_skipped(watch: Watch, said: list[str], loss: float) -> None:
-    assert not watch.batch(loss)
-    assert "epoch 3: the loss is not finite" in said[0] and "--lr" in said[0]
-    assert watch.batch(0.5)
+def test_a_loss_that_is_not_finite_is_said_and_its_batch_skipped(
+    monitor: Monitor, said: list[str], loss: float
+) -> None:
+    assert not monitor.batch(loss)
+    assert "epoch 3: the loss is not finite" in said[0] and "lower lr" in said[0]
+    assert monitor.batch(0.5)
 
 
-def test_a_robust_accuracy_that_falls_apart_is_catastrophic_overfitting(watch: Watch, said: list[str]) -> None:
+def test_a_robust_accuracy_that_falls_apart_is_catastrophic_overfitting(monitor: Monitor, said: list[str]) -> None:
     for robust in (0.1, 0.3, 0.2):
-        watch.epoch({"robust": robust, "load_entropy": 1.0})
+        monitor.epoch(seen(1, robust))
     assert not said
-    watch.epoch({"robust": 0.14, "load_entropy": 1.0})
+    monitor.epoch(seen(2, 0.14))
     assert "from 0.300 to 0.140: catastrophic overfitting" in said[0]
 
 
-def test_an_epoch_with_a_collapsed_router_is_said(watch: Watch, said: list[str]) -> None:
-    watch.epoch({"robust": 0.1, "load_entropy": 0.49})
+def test_an_epoch_with_a_collapsed_router_is_said(monitor: Monitor, said: list[str]) -> None:
+    monitor.epoch(seen(1, 0.1).model_copy(update={"load_entropy": 0.49}))
     assert "entropy 0.49 of 1" in said[0]

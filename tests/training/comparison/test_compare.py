@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hardroute.cli import app
 from hardroute.runtime.errors import DataError, HardrouteError
-from hardroute.training.comparison.report import Row, table
+from hardroute.training.comparison.report import table
 
 POLICY = """
 schema_version = 1
@@ -73,9 +73,9 @@ def test_small_scores_do_not_make_a_router_look_steadier(tmp_path: Path) -> None
     accuracy = {"CLEAN": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 8}}
     row: Any = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
     row |= {"lips_j": None, "gflops": {"routed": 1.0}, "load_entropy": 1.0}
-    large: Row = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
-    small: Row = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
-    still: Row = {**row, "lips_r": None, "router_spread": 0.0}
+    large: Any = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
+    small: Any = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
+    still: Any = {**row, "lips_r": None, "router_spread": 0.0}
     *_, first, second = table([large, small, still]).splitlines()[:-1]
     assert "| 0.5 | 0.25 | - |" in first and "| 0.005 | 0.25 | - |" in second
 

@@ -93,7 +93,7 @@ class TestTrainer:
     def test_a_second_run_in_the_same_folder_is_refused(self, tmp_path: Path) -> None:
         record = RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={})
         Run.create(tmp_path, record)
-        with pytest.raises(DataError, match="--resume"):
+        with pytest.raises(DataError, match="resume it"):
             Run.create(tmp_path, record)
 
     def test_a_run_without_an_epoch_has_nothing_to_export(self, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hardroute.models.experts import EXPERTS, build_expert, find_expert
     from hardroute.models.folded_batchnorm import Folded
     from hardroute.models.gradient_paths import PATHS
+    from hardroute.models.half_precision import LayerError, prove
     from hardroute.models.moe import Outputs, VideoMoE
     from hardroute.models.spec import KINDS, ExpertSpec, ModelSpec, RouterSpec
 
@@ -24,6 +25,7 @@ _HOMES: Final = {
         "experts": ("EXPERTS", "build_expert", "find_expert"),
         "folded_batchnorm": ("Folded",),
         "gradient_paths": ("PATHS",),
+        "half_precision": ("LayerError", "prove"),
         "moe": ("Outputs", "VideoMoE"),
         "spec": ("KINDS", "ExpertSpec", "ModelSpec", "RouterSpec"),
     }.items()
@@ -36,6 +38,7 @@ __all__ = [
     "PATHS",
     "ExpertSpec",
     "Folded",
+    "LayerError",
     "ModelSpec",
     "Outputs",
     "RouterSpec",
@@ -44,6 +47,7 @@ __all__ = [
     "build_model",
     "find_expert",
     "load_twin",
+    "prove",
     "save_twin",
 ]
 

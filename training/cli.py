@@ -19,18 +19,20 @@ def fit(
     out: Annotated[Path, typer.Option(help="folder of the run")],
     given: dict[str, Any],
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
+        bool, typer.Option("--resume", help="go on with the run in --out; settings may be left out, but not be others")
     ] = False,
 ) -> None:
     """Train a model with a defence; the run's folder can be resumed and exported. Runs under torchrun, too."""
+    begun = (out / "run.json").exists()
     settings = settings_from({"data": data, **given}, "--")
-    if not resume and (out / "run.json").exists():
+    if begun and not resume:
         raise DataError(f"{out} holds a run already: continue it with --resume, or choose another --out")
     from hardroute.training.loop import ProcessGroup, fit_run
     from hardroute.training.run import Run
 
-    run = Run.open(out) if resume and (out / "run.json").exists() else None
-    settings = run.record.settings if run else settings
+    run = Run.open(out) if begun else None
+    if run:  # what is not said again stays as it is
+        settings = settings_from({**run.record.settings.model_dump(), "data": data, **given}, "--")
     with ProcessGroup.join(settings.device) as processes:
         run = fit_run(settings, out, processes, run)
         if not processes.is_main:

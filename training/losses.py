@@ -1,12 +1,14 @@
 """The loss of one step of a schedule on one batch: attack the clips, then take the outer loss where they land."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from hardroute.audit.attacks import (
     EXPERT,
@@ -32,7 +34,7 @@ from hardroute.training.balance import balanced_assignment, load_balance
 from hardroute.training.methods import Part, Step
 from hardroute.training.precision import Precision
 from hardroute.training.settings import FitSettings
-from hardroute.training.terms import OF_THE_CLIP, TERMS
+from hardroute.training.terms import OF_THE_CLIP, TERMS, kl
 
 Noise = Callable[[Tensor], Tensor]
 SHARES: Final = (0.75, 0.5, 0.25)  # a clip that none of them saves keeps the last
@@ -49,6 +51,8 @@ INNER: Final[dict[str, Callable[[Head, Target], Attack]]] = {
     "lip": lambda head, towards: Attack(ce(head, towards) + LAM * lip(head)),
     "t-pgd": lambda head, towards: Attack(ce(head, towards), temporal),
     "tla": lambda head, towards: Attack(ce(head, towards) + LAM * lip(head), temporal),
+    "kl": lambda head, towards: Attack(kl(head, towards)),
+    "one-step": lambda head, towards: Attack(ce(head, towards), budget=1, settings=Settings(alpha=1.25)),
 }
 
 
@@ -66,9 +70,15 @@ def finder(step: Step) -> Attack | None:
 
 @cache
 def outer_loss(step: Step) -> Objective:
-    """What a step minimises at the attacked clips, one number for each."""
+    """What a step minimises, one number for each."""
     aim = AIMS[step.part]
-    return ce(*aim) if step.term is None else ce(*aim) + LAM * TERMS[step.term](*aim)
+    first = ce_clean(*aim) if step.clean else ce(*aim)
+    return first if step.term is None else first + LAM * TERMS[step.term](*aim)
+
+
+def ce_clean(head: Head, towards: Target) -> Objective:
+    """Cross-entropy of a head's logits at the unattacked clip."""
+    return Objective(lambda out, x, ref, s: cross_entropy(ref.clean(head), towards(ref), reduction="none"))
 
 
 def _last(attack: Attack) -> Attack:
@@ -157,7 +167,7 @@ def loss_at(step: Step, model: VideoMoE, x: Tensor, y: Tensor, clips: list[Attac
     return total
 
 
-def step_loss(
+def step_gradients(
     step: Step,
     model: VideoMoE,
     x: Tensor,
@@ -167,14 +177,65 @@ def step_loss(
     noise: Noise,
     precision: Precision | None = None,
     twin: VideoMoE | None = None,
+    share: float = 1.0,
 ) -> Tensor:
-    """Scalar loss of one step on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
+    """Adds the gradients of one step's loss on clips x (N, C, T, H, W) with labels y (N,), attacked within eps.
 
-    The outer loss is taken in the mode that the model is in. `twin`: what is attacked in the model's place, if another
-    one gives the same outputs in eval mode for less (models.Folded).
+    The outer loss is taken in the mode that the model is in.
+
+    Args:
+        twin: what is attacked in the model's place, if another one gives the same outputs in eval mode for less
+            (models.Folded).
+        share: what the gradients are multiplied by.
+
+    Returns:
+        The loss, a scalar without a graph.
     """
     precision = precision or Precision("fp32", "cpu")
     with precision.attack():
         clips = attacked(step, twin or model, x, y, eps, fit, noise)
-    with precision.loss():
-        return loss_at(step, model, x, y, clips, fit)
+
+    def loss() -> Tensor:
+        with precision.loss():
+            return loss_at(step, model, x, y, clips, fit)
+
+    with perturbed_weights(model, lambda: precision.scaled(loss()), fit.weight_eps):
+        found = loss()
+        precision.scaled(found * share).backward()
+    return found.detach()
+
+
+@contextmanager
+def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], size: float) -> Iterator[None]:
+    """Inside, each weight matrix w is w + size ||w|| g / ||g||, with g the gradient of the loss; afterwards w again.
+
+    Adversarial weight perturbation (Wu et al. 2020, eq. 8 to 10), in one step. Only weights that take gradients are
+    perturbed, and no statistics are gathered by the pass that finds g.
+
+    Args:
+        loss: computes the loss with the weights as they are.
+    """
+    if not size:
+        yield
+        return
+    weights = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
+    kept, gathered = ([(t, t.detach().clone()) for t in tensors] for tensors in (weights, model.buffers()))
+    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    with torch.no_grad():
+        put_back(gathered)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            norm = torch.zeros(()) if gradient is None else gradient.norm()
+            # A loss that does not depend on a weight leaves it; one that is not finite is for the trainer to skip.
+            if gradient is not None and norm > 0 and norm.isfinite():
+                weight.add_(gradient, alpha=(size * weight.norm() / norm).item())
+    try:
+        yield
+    finally:
+        put_back(kept)
+
+
+@torch.no_grad()
+def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
+    """Each tensor takes the value that was kept of it, to the last bit."""
+    for tensor, before in kept:
+        tensor.copy_(before)

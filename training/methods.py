@@ -23,6 +23,7 @@ class Step:
         inner: the attack that makes the training clips (a name in `losses.INNER`); None trains on clean ones.
         term: what the outer loss, cross-entropy at the attacked clip, has added to it (a name in `terms.TERMS`).
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
+        clean: cross-entropy is taken at the unattacked clip, and only the term at the attacked one.
         adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
         path: the gradient path of both losses: "switch" scales the winner's logits by its gate, "hard" trains on the
             logits that are deployed.
@@ -32,6 +33,7 @@ class Step:
     inner: str | None
     term: str | None = None
     finder: str | None = None
+    clean: bool = False
     adaptive: bool = False
     path: str = "switch"
 
@@ -90,6 +92,13 @@ METHODS: dict[str, Method] = {
     "oud-m": Method((ADVERSARIAL,), restore=True),
     # A curriculum: the budget grows over most of the run.
     "aat-m": Method((Step("moe", "pgd", adaptive=True),), settings={"ramp": 0.7}),
+    # Cross-entropy on clean clips, and the divergence of the answers at clean and attacked ones, which the inner attack
+    # climbs as well (Zhang et al. 2019, eq. 5, beta 6). Its random start is ours: anywhere in the box.
+    "trades": Method((Step("moe", "kl", "kl", clean=True),), settings={"lam": 6.0}),
+    # Weights are perturbed to where the loss is higher while its gradient is taken (Wu et al. 2020).
+    "awp": Method((ADVERSARIAL,), settings={"weight_eps": 0.005}),
+    # One step of 1.25 eps from a random start (Wong et al. 2020).
+    "fast-at": Method((Step("moe", "one-step"),)),
     "tlat": Method((Step("moe", "tla", "lip"),)),
     "j-tlat": j_tlat(),
     # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate,

@@ -46,6 +46,12 @@ class ClipsDigest(_Record):
         labels = hashlib.sha256("".join(f"{clips.classes[label]}\n" for label in clips.labels).encode())
         return cls(clips=len(clips.labels), files=files.hexdigest(), labels=labels.hexdigest())
 
+    def first_difference(self, other: "ClipsDigest") -> str | None:
+        """ "files" or "labels", whichever is not the same in both; None if all is."""
+        if (self.clips, self.files) != (other.clips, other.files):
+            return "files"
+        return "labels" if self.labels != other.labels else None
+
 
 class RunRecord(_Record):
     """run.json: what was asked for, on which classes and clips. `train`, `val`: None in records of older runs."""

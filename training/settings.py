@@ -56,6 +56,7 @@ class FitSettings(BaseModel):
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
     router_lam: Weight = says(1.0, "what the router's step multiplies lam by")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
+    weight_eps: Weight = says(0.0, "size of adversarial weight perturbations, as a share of each layer's; 0: none")
     shared_start: Share = says(0.0, "share of the epochs in which experts learn as one, before they part")
     start: Literal["one", "mixture"] = says(
         "one", "the start trains experts as one network, or the mixture with its router; several kinds: the mixture"

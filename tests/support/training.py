@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from hardroute.models import VideoMoE
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.training.loop import Trainer
+from hardroute.training.losses import Noise, attacked, loss_at
+from hardroute.training.methods import Step
 from hardroute.training.run import EpochRecord, Run, RunRecord
 from hardroute.training.settings import FitSettings
 
@@ -67,6 +71,11 @@ def two_signals(n: int, seed: int) -> ClipArrays:
     half = np.where(np.arange(8) < 4, 1, -1)[None, None, None, :, None] * (1 - 2 * shown)[:, None, None, None, None]
     stripes = np.where(np.arange(8) % 2, 1, -1)[None, None, :, None, None] * (1 - 2 * labels)[:, None, None, None, None]
     return clip_arrays(np.clip(frames + 25 * half + 6 * stripes, 0, 255).astype(np.uint8), labels)
+
+
+def loss_of(step: Step, model: VideoMoE, x: Tensor, y: Tensor, eps: float, fit: FitSettings, noise: Noise) -> Tensor:
+    """The outer loss of one step where its own attack leads."""
+    return loss_at(step, model, x, y, attacked(step, model, x, y, eps, fit, noise), fit)
 
 
 def new_run(root: Path, **settings: Any) -> Run:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import flop_registry
 
 from hardroute.models import VideoMoE, build_model
 from hardroute.training.loop import first_expert, start_steps
-from hardroute.training.losses import step_loss
+from hardroute.training.losses import step_gradients
 from hardroute.training.methods import find_method
 from hardroute.training.settings import FitSettings
 
@@ -69,7 +69,7 @@ def flops_per_clip(settings: FitSettings, classes: int, shared: bool = False) ->
     for step, first in steps:
         model = (first_expert(whole) if first else whole).train()
         with Operations() as counted:
-            step_loss(step, model, x, y, settings.eps, settings, torch.zeros_like).backward()
+            step_gradients(step, model, x, y, settings.eps, settings, torch.zeros_like)
         total += counted.total
     return total / clips
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 WARM_UP = 0.1  # share of the run
 
 
@@ -49,3 +50,23 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
         key, parameter = name.split(":", 1)
         state.setdefault(names.index(parameter), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class AverageUpdate:
+    """How averaged weights follow the model's: an exponential mean that starts from nothing and is freed of that start.
+
+    After n steps step i weighs d^(n-i) (1 - d) / (1 - d^n): the bias correction of Adam (Kingma and Ba 2015, section
+    3), without which the first weights would keep a share of d^n. For `torch.optim.swa_utils.AveragedModel`.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
+        """Moves `averaged` in place; `steps`: how many it is the mean of already, at least one."""
+        share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
+        if averaged[0].is_floating_point():  # all are of one type
+            torch._foreach_lerp_(averaged, current, share)
+        else:
+            torch._foreach_copy_(averaged, current)

@@ -1,15 +1,17 @@
 """The trainer: runs a schedule of steps over the training clips, epoch by epoch, and can go on where it was killed."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from hardroute.audit.evaluation import KINDS, counted
 from hardroute.models import Folded, VideoMoE, build_model
+from hardroute.models.half_precision import keep_in_fp32
 from hardroute.models.published import start_from
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
@@ -17,6 +19,7 @@ from hardroute.training.loop.batches import augment, batches
 from hardroute.training.loop.distributed import ProcessGroup
 from hardroute.training.loop.monitor import Monitor
 from hardroute.training.loop.optimiser import (
+    AverageUpdate,
     adamw,
     budget,
     learning_rate,
@@ -27,7 +30,7 @@ from hardroute.training.loop.optimiser import (
 from hardroute.training.loop.phases import Trainable, copy_first_expert, first_expert, start_steps
 from hardroute.training.loop.tracking import EventFile, draw
 from hardroute.training.loop.validation import validate
-from hardroute.training.losses import step_loss
+from hardroute.training.losses import put_back, step_gradients
 from hardroute.training.methods import Step, find_method
 from hardroute.training.precision import Precision
 from hardroute.training.run import EpochRecord, Run, ValidatedEpoch, Validation, validated
@@ -72,7 +75,8 @@ class Trainer:
         if self.fit.init and not run.finished_epochs:
             start_from(list(self.model.experts), list(self.fit.init))
         self.model.to(self.fit.device)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.fit.average), use_buffers=True)
+        self._prove_arithmetic()
+        self.average = AveragedModel(self.model, multi_avg_fn=AverageUpdate(self.fit.average), use_buffers=True)
         self.whole = Trainable(self.model)
         one = self.fit.shared_epochs and self.fit.start == "one"
         self.first = Trainable(first_expert(self.model)) if one else None
@@ -93,6 +97,7 @@ class Trainer:
             self.monitor.begin(epoch + 1)
             with counted(self.model, *self._attacked) as passes:
                 losses = self._parted_epoch(epoch) if self._parted(epoch) else self._shared_epoch(epoch)
+            self.monitor.end()
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
             self.processes.all_reduce([spent])
             if events:
@@ -100,6 +105,7 @@ class Trainer:
                     epoch=epoch + 1,
                     loss=losses,
                     copies=self.first is not None and not self._parted(epoch),
+                    skipped=self.monitor.skipped,
                     passes=dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                 )
                 if self._due(epoch + 1):
@@ -116,10 +122,6 @@ class Trainer:
     @property
     def exported(self) -> VideoMoE:
         """The model that is validated and exported: the averaged weights."""
-        return self._averaged if self.fit.average else self.model
-
-    @property
-    def _averaged(self) -> VideoMoE:
         averaged: Any = self.average.module
         return averaged
 
@@ -143,7 +145,7 @@ class Trainer:
             losses[name] = self._sweep(trainable, step, epoch, i, len(steps))
         if self.first:
             copy_first_expert(self.model.experts, self.optimizer)
-            copy_first_expert(self._averaged.experts)
+            copy_first_expert(self.exported.experts)
         return losses
 
     def _due(self, epoch: int) -> bool:
@@ -163,23 +165,26 @@ class Trainer:
         order = torch.Generator().manual_seed(seed)
         trainable.train(keep_norm=self._parted(epoch) and self.fit.norm == "kept")
         with trainable.only(step.part):
-            total, done = 0.0, 0
-            for x, y in batches(self.train, self.fit.batch, self.fit.device, order):
+            total, followed = 0.0, 0
+            for done, (x, y) in enumerate(batches(self.train, self.fit.batch, self.fit.device, order)):
                 progress = self._progress(epoch, number, count, done)
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.fit.lr * learning_rate(progress)
                 # The layout that every network's first layer wants, once instead of in each of its passes.
                 x = augment(x, self.fit.shift, self.fit.flip, order).contiguous(memory_format=torch.channels_last_3d)
                 eps = budget(progress, self.fit.eps, self.fit.ramp)
+                gathered = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
                 loss = self._gradients(trainable, step, x, y, eps, seed * 1_000_000 + done)
-                if self.monitor.batch(loss):
-                    self.precision.step(self.optimizer, self.model)
+                moved = math.isfinite(loss) and self.precision.step(self.optimizer, self.model)
+                if moved:
                     self.average.update_parameters(self.model)
-                    total += loss
-                done += 1
-                after = self._progress(epoch, number, count, done)
-                self.reporter.batch(epoch + 1, step.part, done, self.batches_per_step, total / done, after)
-        return total / max(done, 1)
+                    total, followed = total + loss, followed + 1
+                else:
+                    put_back(gathered)  # what a pass through numbers that are not finite gathered is no statistic
+                self.monitor.batch(moved)
+                after, mean = self._progress(epoch, number, count, done + 1), total / max(followed, 1)
+                self.reporter.batch(epoch + 1, step.part, done + 1, self.batches_per_step, mean, after)
+        return total / max(followed, 1)
 
     def _progress(self, epoch: int, number: int, count: int, batches_done: int) -> float:
         """Share of the run that is done within an epoch's step `number` of `count`."""
@@ -200,12 +205,11 @@ class Trainer:
         for shard in range(processes.rank, shards, processes.size):
             for buffer, start in zip(buffers, before, strict=True):
                 buffer.copy_(start)
-            part = step_loss(
+            part = step_gradients(
                 step, trainable.model, x[shard::shards], y[shard::shards], eps, self.fit,
-                self._noise(seed * shards + shard), self.precision, twin,
+                self._noise(seed * shards + shard), self.precision, twin, 1 / shards,
             )  # fmt: skip
-            self.precision.backward(part / shards)
-            loss += part.detach() / shards
+            loss += part / shards
             for total, buffer in zip(after, buffers, strict=True):
                 total += buffer / shards
         processes.all_reduce([loss, *after])
@@ -213,6 +217,24 @@ class Trainer:
         for buffer, mean in zip(buffers, after, strict=True):
             buffer.copy_(mean)
         return loss.item()
+
+    def _prove_arithmetic(self) -> None:
+        """Keeps in fp32 what half precision gets wrong on one of the processes' machines."""
+        fit = self.fit
+        shape = (3, fit.frames, fit.size, fit.size)
+        failed = [error.layer for error in self.precision.prove(self.model, shape, fit.batch // fit.shards)]
+        if self.precision.name == "fp32":
+            return
+        names = [name for name, _ in self.model.named_modules()]
+        wrong = torch.tensor([float(name in failed) for name in names], device=fit.device)
+        self.processes.all_reduce([wrong])
+        failed = [name for name, count in zip(names, wrong.tolist(), strict=True) if count]
+        keep_in_fp32(self.model, failed)
+        if failed:
+            self.reporter.warn(
+                f"{self.precision.name}: {len(failed)} layers compute in fp32, because their gradients are wrong on "
+                f"this machine: {', '.join(failed)}"
+            )
 
     def _noise(self, seed: int) -> Callable[[Tensor], Tensor]:
         source = torch.Generator(device=self.fit.device).manual_seed(seed)
@@ -222,8 +244,9 @@ class Trainer:
         model = {f"model:{k}": v for k, v in self.model.state_dict().items()}
         average = {f"average:{k}": v for k, v in self.average.state_dict().items()}
         optimizer = {f"optimizer:{k}": v for k, v in optimizer_state(self.optimizer, self.names).items()}
+        scaler = {f"scaler:{k}": v for k, v in self.precision.state().items()}
         # Clones: safetensors refuses tensors that share memory.
-        return {k: v.detach().clone() for k, v in (model | average | optimizer).items()}
+        return {k: v.detach().clone() for k, v in (model | average | optimizer | scaler).items()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
@@ -233,6 +256,7 @@ class Trainer:
             self.model.load_state_dict(part("model:"))
             self.average.load_state_dict(part("average:"))
             restore_optimizer(self.optimizer, self.names, part("optimizer:"))
+            self.precision.restore(part("scaler:"))
         except (KeyError, RuntimeError, ValueError):
             raise DataError(
                 f"{self.run.root}: what the run resumes from is not of its settings; start another"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hardroute.models import VideoMoE
-from hardroute.training.loop.monitor import Monitor
+from hardroute.training.loop.monitor import PATIENCE, Monitor, TrainingError
 from tests.training.loop.test_trainer import seen
 
 
@@ -53,15 +51,16 @@ def batch(router: Fixed) -> None:
 
 def test_a_collapse_is_said_within_the_epoch_and_once(monitor: Monitor, router: Fixed, said: list[str]) -> None:
     batch(router)
-    assert monitor.batch(1.0) and not said
+    monitor.batch(True)
+    assert not said
     router.only = 2
     for _ in range(60):
         batch(router)
-        monitor.batch(1.0)
+        monitor.batch(True)
     assert len(said) == 1
     assert said[0].startswith("epoch 3: the router is collapsing (load 0.0") and "raise balance" in said[0]
     monitor.begin(4)
-    monitor.batch(1.0)
+    monitor.batch(True)
     assert said[1].startswith("epoch 4: ")
 
 
@@ -70,17 +69,35 @@ def test_passes_in_eval_mode_are_not_training(monitor: Monitor, router: Fixed, s
     router.only = 2
     for _ in range(60):
         batch(router)
-        monitor.batch(1.0)
+        monitor.batch(True)
     assert not said
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_is_said_and_its_batch_skipped(
-    monitor: Monitor, said: list[str], loss: float
-) -> None:
-    assert not monitor.batch(loss)
-    assert "epoch 3: the loss is not finite" in said[0] and "lower lr" in said[0]
-    assert monitor.batch(0.5)
+def test_a_batch_that_moved_nothing_is_said_and_counted(monitor: Monitor, said: list[str]) -> None:
+    monitor.batch(False)
+    assert "epoch 3: a loss or a gradient is not finite" in said[0] and "lower lr" in said[0]
+    monitor.batch(False)
+    monitor.batch(True)
+    assert (len(said), monitor.skipped) == (1, 2)
+    monitor.begin(4)
+    assert monitor.skipped == 0
+
+
+def test_a_run_whose_batches_keep_failing_stops(monitor: Monitor) -> None:
+    for moved in [*[False] * (PATIENCE - 1), True, *[False] * (PATIENCE - 1)]:
+        monitor.batch(moved)
+    monitor.begin(4)
+    with pytest.raises(TrainingError, match=f"epoch 4: the last {PATIENCE} batches .* lower lr"):
+        monitor.batch(False)
+
+
+def test_more_than_half_of_an_epoch_is_too_much(monitor: Monitor) -> None:
+    for moved in [False, True] * PATIENCE:
+        monitor.batch(moved)
+    monitor.end()
+    monitor.batch(False)
+    with pytest.raises(TrainingError, match=f"{PATIENCE + 1} of {2 * PATIENCE + 1} batches"):
+        monitor.end()
 
 
 def test_a_robust_accuracy_that_falls_apart_is_catastrophic_overfitting(monitor: Monitor, said: list[str]) -> None:

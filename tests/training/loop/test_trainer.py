@@ -21,11 +21,11 @@ from hardroute.training.balance import balanced_assignment, load_balance
 from hardroute.training.loop.batches import augment, batches
 from hardroute.training.loop.optimiser import learning_rate
 from hardroute.training.loop.trainer import Trainer
-from hardroute.training.losses import finder, inner_attack, step_loss, weak_experts, within_reach
+from hardroute.training.losses import finder, inner_attack, weak_experts, within_reach
 from hardroute.training.methods import METHODS, find_method
 from hardroute.training.run import Run, RunRecord, ValidatedEpoch, validated
 from hardroute.training.settings import FitSettings, settings_from
-from tests.support.training import SMALL, Silent, train, two_signals
+from tests.support.training import SMALL, Silent, loss_of, train, two_signals
 
 
 def seen(epoch: int, robust: float, clean: float = 0.5) -> ValidatedEpoch:
@@ -158,7 +158,7 @@ class TestSteps:
         fit = FitSettings(**{**SMALL, "balance": 0.25})
         # In eval mode, where a second forward pass gives the same numbers.
         model.eval()
-        found = step_loss(METHODS["plain"].steps[0], model, x, y, 8 / 255, fit, torch.zeros_like)
+        found = loss_of(METHODS["plain"].steps[0], model, x, y, 8 / 255, fit, torch.zeros_like)
         outputs = model.outputs(x, "switch")
         expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
         torch.testing.assert_close(found, expected)
@@ -171,7 +171,7 @@ class TestSteps:
 
         def loss(part: int, **given: float) -> float:
             fit = FitSettings(**{**SMALL, "lam": 0.01, "inner_steps": 1, "router_lam": 1.0, **given})
-            return step_loss(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
+            return loss_of(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
 
         assert loss(0, router_lam=30.0) == pytest.approx(loss(0, lam=0.3), rel=1e-5)
         assert loss(0, router_lam=30.0) > loss(0) + 1e-4
@@ -206,7 +206,7 @@ class TestSteps:
         assert (attack.path, moe.path) == ("hard", "hard")
         model, (x, y) = build_model(FitSettings(**SMALL).model(2)).eval(), next(batches(two_signals(8, 0), 8, "cpu"))
         fit = FitSettings(**{**SMALL, "balance": 0.0, "lam": 0.0, "eps": 0.0})
-        found = step_loss(moe, model, x, y, 0.0, fit, torch.zeros_like)
+        found = loss_of(moe, model, x, y, 0.0, fit, torch.zeros_like)
         torch.testing.assert_close(found, torch.nn.functional.cross_entropy(model(x), y))
 
     @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ class EpochRecord(_Record):
         loss: the mean of each step's over the batches that moved the weights.
         copies: the experts were still copies of each other.
         skipped: batches that moved no weight, because their loss or a gradient was not finite.
+        trained_load: each expert's share of the passes of clips through experts, those of the attacks included.
         passes: clips through router and experts, as `hardroute.audit.evaluation.KINDS` counts them.
     """
 
@@ -101,6 +102,7 @@ class EpochRecord(_Record):
     loss: dict[str, float]
     copies: bool = False
     skipped: int = 0
+    trained_load: tuple[float, ...] = ()
     passes: dict[str, int] = {}
     seconds: float = 0.0
 

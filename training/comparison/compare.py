@@ -4,6 +4,8 @@ Every step leaves its result on disk, so that a comparison that was cut short go
 """
 
 import json
+import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +14,18 @@ from pathlib import Path
 from hardroute.audit.certify import Means, certify
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy
+from hardroute.audit.report import data_digest
 from hardroute.runtime.bundle import Bundle
-from hardroute.runtime.datasets import load_clips, open_set
-from hardroute.runtime.errors import DataError
+from hardroute.runtime.datasets import ClipCache, cache_root, load_clips, open_set
 from hardroute.runtime.files import write_whole
-from hardroute.training.comparison.compute import equal_epochs, run_flops
-from hardroute.training.comparison.report import Row, row_of
-from hardroute.training.export import export_bundle
+from hardroute.training.comparison.compute import equal_epochs, spent_flops
+from hardroute.training.comparison.report import Row, made_of, row_of
+from hardroute.training.export import export_bundle, summary
 from hardroute.training.loop import fit_run
 from hardroute.training.run import Run
 from hardroute.training.settings import FitSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def compare(
         say(f"{entry.name}: {chosen.epochs} epochs")
         run = trained(entry)
         audited(entry, policy)
-        rows.append(row_of(run, entry.audit, run_flops(chosen, classes) * clips / 1e12))
+        rows.append(row_of(run, entry.audit, spent_flops(run) * clips / 1e12))
         write_whole(root / "compare.json", json.dumps(rows, indent=2) + "\n")
     return rows
 
@@ -76,10 +80,10 @@ def compare(
 def trained(entry: Entry) -> Run:
     """Fits and exports, or goes on where that was cut short."""
     run = Run.open(entry.run) if (entry.run / "run.json").exists() else None
-    if run and run.record.settings != entry.settings:
-        raise DataError(f"{entry.run} holds a run of other settings; choose another --out, or remove it")
-    if not run or run.finished_epochs < entry.settings.epochs:
-        run = fit_run(entry.settings, entry.run, run=run)
+    run = fit_run(entry.settings, entry.run, run=run)
+    if entry.bundle.exists() and Bundle.open(entry.bundle).manifest.training != summary(run):
+        log.warning("%s is not of the run in %s, and is exported anew", entry.bundle, entry.run)
+        shutil.rmtree(entry.bundle)
     if not entry.bundle.exists():
         export_bundle(run, entry.bundle, as_trained=True)
     return run
@@ -88,18 +92,19 @@ def trained(entry: Entry) -> Run:
 def audited(entry: Entry, policy: Policy) -> None:
     """Runs every attack of the policy on every clip; the gate's verdict does not matter here.
 
-    After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32.
+    After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32. An
+    audit that is there already is taken if it was made of this bundle, by this policy, on these clips.
     """
-    if (entry.audit / "report.json").exists():
-        return
     began, bundle, settings = time.monotonic(), Bundle.open(entry.bundle), entry.settings
     clip_set = chosen_clips(open_set(settings.data), bundle, policy, None)
-    clips = ordered(load_clips(clip_set, settings.contract), bundle)
-    means = Means(
-        thorough=True,
-        work=entry.audit / ".work",
-        precision="bf16" if settings.precision == "bf16" else "fp32",
-        device=settings.device,
-    )
+    decoder = ClipCache(cache_root() / "clips").decode_clips
+    clips = ordered(load_clips(clip_set, settings.contract, decoder=decoder), bundle)
+    precision = "bf16" if settings.precision == "bf16" else "fp32"
+    if (entry.audit / "report.json").exists():
+        if made_of(entry.audit) == (bundle.digest, policy.digest, data_digest(clips), precision):
+            return
+        log.warning("%s is of another bundle, policy or set, and is made anew", entry.audit)
+        shutil.rmtree(entry.audit)
+    means = Means(thorough=True, work=entry.audit / ".work", precision=precision, device=settings.device)
     result = certify(bundle, clips, policy, means)
     result.write(entry.audit, clip_set.name, None, time.monotonic() - began)

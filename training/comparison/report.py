@@ -73,6 +73,13 @@ def row_of(run: Run, audit: Path, tflops: float) -> Row:
     }
 
 
+def made_of(audit: Path) -> tuple[str, str, str, str]:
+    """What the audit in a folder was made of: digests of bundle, policy and clips, and the attacks' precision."""
+    report = json.loads((audit / "report.json").read_text(encoding="utf-8"))
+    digests = (report[part]["digest"] for part in ("bundle", "policy", "data"))
+    return (*digests, report["attack_precision"])
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows in the shape of the paper's Tab. 2, as Markdown: per cent with 95 % Wilson intervals."""
     columns = list(rows[0]["accuracy"])

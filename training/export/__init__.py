@@ -1,5 +1,5 @@
 """A run as a bundle."""
 
-from hardroute.training.export.bundle import export_bundle, write_bundle
+from hardroute.training.export.bundle import export_bundle, summary, write_bundle
 
-__all__ = ["export_bundle", "write_bundle"]
+__all__ = ["export_bundle", "summary", "write_bundle"]

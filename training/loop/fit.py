@@ -30,9 +30,10 @@ _CLASSES: Final[TypeAdapter[tuple[str, ...]]] = TypeAdapter(Annotated[_NAMES.ann
 
 
 def fit_run(settings: FitSettings, out: Path, processes: ProcessGroup | None = None, run: Run | None = None) -> Run:
-    """Trains a new run in `out`, or goes on with `run`.
+    """Trains a new run in `out`, or goes on with `run`, if it is not finished.
 
-    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made.
+    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made; DataError where `run` is
+    one of other settings, or where its set has other clips or labels by now.
     """
     processes = processes or ProcessGroup()
     if run and (difference := settings.first_difference(run.record.settings)):
@@ -42,6 +43,8 @@ def fit_run(settings: FitSettings, out: Path, processes: ProcessGroup | None = N
     seen = {"train": ClipsDigest.of(train), "val": ClipsDigest.of(val)}
     if run:
         require_same_clips(run, seen)
+        if run.finished_epochs >= settings.epochs:
+            return run
     else:
         run = created(out, settings, clip_set, seen, processes)
     reporter = ConsoleReporter(settings.epochs, silent=not processes.is_main)

@@ -53,10 +53,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
 
 
 class AverageUpdate:
-    """How averaged weights follow the model's: an exponential mean that starts from nothing and is freed of that start.
+    """How averaged weights follow the model's: an exponential mean whose memory grows with the run, up to its decay.
 
-    After n steps step i weighs d^(n-i) (1 - d) / (1 - d^n): the bias correction of Adam (Kingma and Ba 2015, section
-    3), without which the first weights would keep a share of d^n. For `torch.optim.swa_utils.AveragedModel`.
+    The decay of step n is the least of the asked one and (1 + n) / (10 + n), so that the mean is of about the last
+    ninth of the steps and forgets where the run began. (With one decay from the start, untrained weights would keep a
+    share of decay^n; with Adam's bias correction early weights count as much as late ones until 1 / (1 - decay) steps
+    are done, and the average of a short run is no better.) For `torch.optim.swa_utils.AveragedModel`.
     """
 
     def __init__(self, decay: float) -> None:
@@ -65,7 +67,7 @@ class AverageUpdate:
     @torch.no_grad()
     def __call__(self, averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
         """Moves `averaged` in place; `steps`: how many it is the mean of already, at least one."""
-        share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
+        share = 1 - min(self.decay, (1 + int(steps)) / (10 + int(steps)))
         if averaged[0].is_floating_point():  # all are of one type
             torch._foreach_lerp_(averaged, current, share)
         else:

@@ -28,9 +28,9 @@ def start_steps(method: Method, one: bool) -> list[tuple[Step, bool]]:
     return [(step, False) for step in method.steps if one and step.part == "router"] + [(start, one)]
 
 
-def first_expert(model: VideoMoE) -> VideoMoE:
-    """The first expert as a mixture of one; it shares the model's weights."""
-    return VideoMoE(ConstantRouter(), [model.experts[0]])
+def single_expert(model: VideoMoE, index: int = 0) -> VideoMoE:
+    """One expert as a mixture of one; it shares the model's weights."""
+    return VideoMoE(ConstantRouter(), [model.experts[index]])
 
 
 def copy_first_expert(experts: nn.ModuleList, optimizer: torch.optim.Optimizer | None = None) -> None:

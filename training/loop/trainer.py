@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +28,7 @@ from hardroute.training.loop.optimiser import (
     optimizer_state,
     restore_optimizer,
 )
-from hardroute.training.loop.phases import Trainable, copy_first_expert, first_expert, start_steps
+from hardroute.training.loop.phases import Trainable, copy_first_expert, single_expert, start_steps
 from hardroute.training.loop.tracking import EventFile, draw
 from hardroute.training.loop.validation import validate
 from hardroute.training.losses import put_back, step_gradients
@@ -79,7 +80,7 @@ class Trainer:
         self.average = AveragedModel(self.model, multi_avg_fn=AverageUpdate(self.fit.average), use_buffers=True)
         self.whole = Trainable(self.model)
         one = self.fit.shared_epochs and self.fit.start == "one"
-        self.first = Trainable(first_expert(self.model)) if one else None
+        self.first = Trainable(single_expert(self.model)) if one else None
         # After the copies were made, which must not be watched as well.
         best = max((epoch.robust for epoch in validated(run.metrics)), default=0.0)
         self.monitor = Monitor(self.model, reporter.warn, best)
@@ -95,17 +96,21 @@ class Trainer:
         for epoch in range(self.run.finished_epochs, self.fit.epochs):
             began = time.monotonic()
             self.monitor.begin(epoch + 1)
-            with counted(self.model, *self._attacked) as passes:
+            with ExitStack() as stack:
+                passes = stack.enter_context(counted(self.model, *self._attacked))
+                of_experts = [stack.enter_context(counted(*each)) for each in self._single_experts()]
                 losses = self._parted_epoch(epoch) if self._parted(epoch) else self._shared_epoch(epoch)
             self.monitor.end()
             spent = torch.from_numpy(passes.total).to(self.fit.device, torch.float32)
-            self.processes.all_reduce([spent])
+            load = torch.tensor([float(each.total.sum()) for each in of_experts], device=self.fit.device)
+            self.processes.all_reduce([spent, load])
             if events:
                 record = EpochRecord(
                     epoch=epoch + 1,
                     loss=losses,
                     copies=self.first is not None and not self._parted(epoch),
                     skipped=self.monitor.skipped,
+                    trained_load=tuple((load / load.sum().clamp_min(1)).tolist()),
                     passes=dict(zip(KINDS, (int(count) for count in spent), strict=True)),
                 )
                 if self._due(epoch + 1):
@@ -128,6 +133,15 @@ class Trainer:
     @property
     def _attacked(self) -> list[VideoMoE]:
         return [trainable.folded.twin for trainable in (self.whole, self.first) if trainable]
+
+    def _single_experts(self) -> list[list[VideoMoE]]:
+        """For each expert the mixtures of it alone: as it is trained, and as it is attacked."""
+        found = [
+            [single_expert(model, j) for model in (self.model, self.whole.folded.twin)]
+            for j in range(len(self.model.experts))
+        ]
+        found[0] += [self.first.folded.twin] if self.first else []
+        return found
 
     def _parted(self, epoch: int) -> bool:
         return epoch >= self.fit.shared_epochs

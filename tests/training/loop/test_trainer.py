@@ -23,7 +23,7 @@ from hardroute.training.loop.optimiser import learning_rate
 from hardroute.training.loop.trainer import Trainer
 from hardroute.training.losses import finder, inner_attack, weak_experts, within_reach
 from hardroute.training.methods import METHODS, find_method
-from hardroute.training.run import Run, RunRecord, ValidatedEpoch, validated
+from hardroute.training.run import Run, RunRecord, ValidatedEpoch, best_of, validated
 from hardroute.training.settings import FitSettings, settings_from
 from tests.support.training import SMALL, Silent, loss_of, train, two_signals
 
@@ -84,6 +84,16 @@ class TestTrainer:
             run.save_epoch(model, {"none": torch.zeros(1)}, seen(epoch, robust))
         assert run.best.epoch == 3
         assert run.load_best().router.get_parameter("score.bias")[0] == 3
+
+    def test_equal_robust_accuracy_is_decided_by_the_clean_one(self) -> None:
+        assert best_of([seen(1, 0.5, 0.6), seen(2, 0.5, 0.7), seen(3, 0.5, 0.6)]).epoch == 2
+        assert best_of([seen(1, 0.5, 0.6), seen(2, 0.6, 0.1)]).epoch == 2
+
+    def test_progress_of_the_run_rises_to_one(self, tmp_path: Path) -> None:
+        reporter = Silent()
+        train(tmp_path, reporter, epochs=2, shared_start=0.5, inner_steps=1)
+        assert reporter.progress == sorted(reporter.progress)
+        assert 0 < reporter.progress[0] < 0.2 and reporter.progress[-1] == pytest.approx(1)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
     def test_cuda_is_refused_where_there_is_none(self, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ class Report(Section):
                 split=policy.data.split,
                 clips=len(evaluation),
                 limit=limit,
-                digest=_data_digest(audit.clips),
+                digest=data_digest(audit.clips),
             ),
             thorough=evaluation.thorough,
             attack_precision=audit.means.precision,
@@ -309,6 +309,11 @@ class Report(Section):
             versions=_versions(),
         )
 
+    @property
+    def made_of(self) -> tuple[str, str, str | None, str]:
+        """What decides its figures: digests of bundle, policy and clips, and the attacks' precision."""
+        return self.bundle.digest, self.policy.digest, self.data.digest, self.attack_precision
+
     def to_json(self) -> str:
         """The text of report.json."""
         return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
@@ -334,7 +339,7 @@ class Report(Section):
             ) from None
 
 
-def _data_digest(clips: ClipArrays) -> str:
+def data_digest(clips: ClipArrays) -> str:
     """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
     lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -22,7 +22,7 @@ from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.training.export.bundle import readable, write_bundle
 from hardroute.training.export.onnx_files import export_network
-from hardroute.training.loop.run import RunRecord
+from hardroute.training.run import RunRecord
 from hardroute.training.settings import FitSettings
 from tests.support.paths import ROOT
 from tests.support.routers import spread_routes

@@ -16,10 +16,10 @@ from hardroute.runtime.clips import ClipContract, to_network
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import HardrouteError
 from hardroute.training.loop.batches import batches
-from hardroute.training.loop.run import Run, RunRecord
 from hardroute.training.loop.trainer import Trainer
+from hardroute.training.run import Run, RunRecord
 from hardroute.training.settings import FitSettings, settings_from
-from tests.training.loop.test_trainer import SMALL, Silent, clip_arrays, two_signals
+from tests.support.training import SMALL, Silent, clip_arrays, two_signals
 
 VIDEOS, CLIPS = 10, 3
 
@@ -91,7 +91,7 @@ def test_an_epoch_has_the_batches_of_the_videos_not_of_the_clips(tmp_path: Path)
     seen = []
 
     class Counting(Silent):
-        def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None:
+        def batch(self, epoch: int, step: str, done: int, total: int, loss: float, progress: float) -> None:
             seen.append((done, total))
 
     train(tmp_path, Counting(), epochs=1, method="plain")

@@ -338,7 +338,7 @@ def test_a_crash_before_the_audit_is_not_a_verdict_either(audited: Audited, monk
 
 def test_the_module_runs_and_importing_audit_is_light() -> None:
     run = subprocess.run([sys.executable, "-m", "audit", "none", "--data", "none"], capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.strip() == "error: none: no such bundle folder"
+    assert run.returncode == 2 and run.stderr.startswith("error: none: no such bundle folder")
     light = "import sys, audit, hardroute.audit.policy; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", light], check=True)
 

@@ -202,6 +202,9 @@ class Child:
                     pass
                 self.close()
                 raise ClipError(f"{name}: its decoder answered out of turn; the video is not to be trusted")
+        # It has closed its end, so it is about to end; how it does is what is told.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE)
         self.close()
         raise ClipError(f"{name}: {_obituary(self._process.returncode, task)}")
 

@@ -165,7 +165,8 @@ class Track:
             return next((packet for packet in packets if packet.size), None)
         except MemoryError:
             raise
-        except (av.FFmpegError, ValueError) as error:
+        # IndexError: PyAV at the end of a container in which a track has come up late.
+        except (av.FFmpegError, ValueError, IndexError) as error:
             logger.debug("%s: reading ends: %s", self.name, type(error).__name__)
             return None
 

@@ -96,7 +96,7 @@ class Packets:
     Attributes:
         tally: of them.
         ticks: when each one's frame is shown (or decoded, where the container says no more); None: it does not say.
-        resets: places of the keyframes at which decoding may begin.
+        resets: places of the keyframes at which decoding may begin. seeks: the ticks by which a container finds each.
         hidden: places of those whose frame is not to be shown.
         whole: all of them, rather than those up to a window's end.
         held: themselves, if they take no more than `HELD_BYTES`.
@@ -105,6 +105,7 @@ class Packets:
     tally: Tally
     ticks: list[int | None] = field(default_factory=list)
     resets: list[int] = field(default_factory=list)
+    seeks: dict[int, int | None] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
     whole: bool = True
     held: list[Any] | None = field(default_factory=list)
@@ -120,6 +121,7 @@ class Packets:
             found.ticks.append(tick)
             if packet.is_keyframe and resets(track.codec, extradata, packet):
                 found.resets.append(place)
+                found.seeks[place] = tick if decoded is None else decoded
             if not found.tally.add(packet):
                 found.hidden.add(place)
             elif tick is not None:

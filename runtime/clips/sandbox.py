@@ -30,7 +30,8 @@ _CALLS: Final = {
         "openat=257 socket=41 connect=42 shutdown=48 bind=49 getsockname=51 getpeername=52 setsockopt=54 "
         "getsockopt=55 ioctl=16 sendmmsg=307 recvmmsg=299 access=21 getuid=102 geteuid=107 getgid=104 getegid=108 "
         "stat=4 statx=332 readlink=89 eventfd2=290 pipe2=293 epoll_create1=291 epoll_ctl=233 epoll_wait=232 "
-        "open=2 "
+        "open=2 prctl=157 prlimit64=302 landlock_create_ruleset=444 "
+        "landlock_restrict_self=446 "
     ),
     "aarch64": (
         "read=63 write=64 close=57 fstat=80 lseek=62 mmap=222 mprotect=226 munmap=215 brk=214 rt_sigaction=134 "
@@ -41,7 +42,8 @@ _CALLS: Final = {
         "set_robust_list=99 getrandom=278 rseq=293 clone=220 clone3=435 openat=56 socket=198 connect=203 "
         "shutdown=210 bind=200 getsockname=204 getpeername=205 setsockopt=208 getsockopt=209 ioctl=29 "
         "sendmmsg=269 recvmmsg=243 getuid=174 geteuid=175 getgid=176 getegid=177 statx=291 readlinkat=78 "
-        "eventfd2=19 pipe2=59 epoll_create1=20 epoll_ctl=21 epoll_pwait=22 "
+        "eventfd2=19 pipe2=59 epoll_create1=20 epoll_ctl=21 epoll_pwait=22 prctl=167 prlimit64=261 "
+        "landlock_create_ruleset=444 landlock_restrict_self=446 "
     ),
 }
 # What decoding from open descriptors takes: memory, reading, answering, and the time.
@@ -52,11 +54,13 @@ _DECODING: Final = (
     *("getrusage", "times", "sigaltstack", "gettid", "time", "futex", "sched_getaffinity", "clock_gettime"),
     *("clock_getres", "clock_nanosleep", "exit_group", "newfstatat", "set_robust_list", "getrandom", "rseq"),
 )
-# What finding and asking a server takes besides: files to read (certificates, names of hosts), sockets, threads.
+# What finding and asking a server takes besides: files to read (certificates, names of hosts), sockets, threads; and
+# what confining it further afterwards takes.
 _CONNECTING: Final = (
     *("socket", "connect", "shutdown", "bind", "getsockname", "getpeername", "setsockopt", "getsockopt", "sendmmsg"),
     *("recvmmsg", "access", "getuid", "geteuid", "getgid", "getegid", "stat", "statx", "readlink", "readlinkat"),
     *("eventfd2", "pipe2", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "ioctl"),
+    *("prctl", "prlimit64", "landlock_create_ruleset", "landlock_restrict_self"),
 )
 _PROT_EXEC: Final = 4
 _CLONE_THREAD: Final = 0x10000

@@ -18,6 +18,10 @@ from hardroute.runtime.clips.preprocess import fit_frame
 from hardroute.runtime.errors import ClipError
 
 
+# Seconds before a keyframe at which it is sought.
+_EARLIER = (0.0, 1.0, 10.0)
+
+
 @dataclass
 class Scan:
     """What a read through a video gave.
@@ -145,16 +149,19 @@ class Reader:
         if packets.held is not None:
             yield from self._timed(packets.held[begin:])
             return
-        tick = packets.ticks[begin]
-        assert tick is not None  # noqa: S101 -- for the type checker: stretches begin at known times
-        track.seek(tick)
-        found = False
-        for packet in self._timed(track.packets()):
-            at = track.tick(packet)
-            found = found or (packet.is_keyframe and at == tick)
+        tick, sought = packets.ticks[begin], packets.seeks[begin]
+        # Transport streams have no index, and a search in them may end beyond what was looked for.
+        for earlier in _EARLIER:
+            found = False
+            track.seek((sought or 0) - int(earlier / track.time_base))
+            for packet in self._timed(track.packets()):
+                at = track.tick(packet)
+                found = found or (packet.is_keyframe and at == tick)
+                if found:
+                    yield packet
+                elif packet.is_keyframe and at is not None and tick is not None and at > tick:
+                    break
             if found:
-                yield packet
-            elif packet.is_keyframe and at is not None and at > tick:
                 return
 
     def _through(self, track: Track, packets: Packets, data: Iterable[Any], wanted: set[int] | None) -> Scan:

@@ -152,8 +152,9 @@ def file_steps(file: Any, demuxer: str, manner: Manner, every: float) -> Iterato
             for frame in track.decode(packets()):
                 decoded, interlaced = decoded + 1, interlaced or frame.interlaced
                 yield frame.stamp, frame
+            # Before the rest becomes a window: what is missing may have been a part of it.
+            if not decoded:
+                raise ClipError(f"{manner.name}: not one frame could be decoded (damaged); copy it again")
+            check_complete(manner.name, decoded, tally.expected(decoded, interlaced))
 
         yield from cut_windows(frames(), track.fps, manner, every)
-        if not decoded:
-            raise ClipError(f"{manner.name}: not one frame could be decoded (damaged); copy it again")
-        check_complete(manner.name, decoded, tally.expected(decoded, interlaced))

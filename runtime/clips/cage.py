@@ -37,6 +37,7 @@ from hardroute.runtime.clips.limits import Limits
 from hardroute.runtime.clips.sampling import Spread
 from hardroute.runtime.clips.scan import ClipFrames
 from hardroute.runtime.errors import ClipError
+from hardroute.runtime.files import printable
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,8 @@ class Child:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 socket.send_fds(self._socket, [task.to_json()], [source.file.fileno(), descriptor])
             answer = self._receive(task, task.limits.max_decode_seconds + _GRACE)
+            if "trace" in answer:
+                logger.warning("%s: its decoder failed: %s", printable(task.name), printable(str(answer["trace"])))
             if "error" in answer:
                 raise ClipError(str(answer["error"]))
             # A copy: whoever wrote it could write again.
@@ -178,7 +181,7 @@ class Child:
 
     def _bound(self, limits: Limits) -> None:
         _bound(self.pid, resource.RLIMIT_AS, self._base + limits.max_memory)
-        _bound(self.pid, resource.RLIMIT_CPU, math.ceil(_cpu_seconds(self.pid) + limits.max_cpu_seconds + 1))
+        _bound(self.pid, resource.RLIMIT_CPU, math.ceil(cpu_seconds(self.pid) + limits.max_cpu_seconds + 1))
 
     def _receive(self, task: Task | None, seconds: float, name: str = "") -> dict[str, Any]:
         name = task.name if task else name
@@ -334,7 +337,8 @@ def _address_space(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[0]) * mmap.PAGESIZE
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Of CPU that a process has had."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

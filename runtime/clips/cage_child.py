@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 
 import av
 import av.audio.codeccontext
@@ -68,6 +69,10 @@ def _answer(task: Task, video: int, shared: int) -> dict[str, object]:
         return {"error": str(error)[: _MOST_TEXT // 8]}
     except MemoryError:
         return {"error": f"{task.name}: decoding it takes more memory than is allowed; scale it down"}
+    except Exception as error:  # a library's; the next video has nothing to do with it
+        trace = traceback.format_exc()[-_MOST_TEXT // 8 :]
+        what = f"{type(error).__name__}: {error}"[:1000]
+        return {"error": f"{task.name}: its decoder failed ({what}); re-encode the original", "trace": trace}
     finally:
         os.close(shared)
 

@@ -66,10 +66,9 @@ class Frame:
     __slots__ = ("_image", "_track", "duration", "interlaced", "stamp")
 
     def __init__(self, image: av.VideoFrame, track: Track) -> None:
-        base = track.time_base
         tick = image.dts if track.decoding_times else image.pts
-        self.stamp = math.nan if tick is None else float(tick * base)
-        self.duration = float(image.duration * base)
+        self.stamp = math.nan if tick is None else track.seconds(tick)
+        self.duration = track.seconds(image.duration)
         self.interlaced = image.interlaced_frame
         self._image, self._track = image, track
 
@@ -78,6 +77,10 @@ class Frame:
         """See `Shown`."""
         aspect = self._track.aspect
         return 1 / aspect if swaps_sides(display_matrix(self._image)) else aspect
+
+    @property
+    def pixels(self) -> int:
+        return int(self._image.width * self._image.height)
 
     def rgb(self) -> np.ndarray:
         """See `Shown`."""
@@ -125,6 +128,11 @@ class Track:
     def may_reorder(self) -> bool:
         """Whether frames are shown in another order than they are decoded in, as far as it is known by now."""
         return bool(self._context.has_b_frames)
+
+    def seconds(self, ticks: int) -> float:
+        """So many ticks of the track's clock."""
+        # Of whole numbers, so it is rounded once; and Fraction is slow.
+        return ticks * self.time_base.numerator / self.time_base.denominator
 
     def tick(self, packet: Any) -> int | None:
         """When its frame is shown, or decoded (see `decoding_times`); None: it does not say."""
@@ -230,8 +238,8 @@ def open_file(file: BinaryIO, name: str, demuxer: str, limits: Limits) -> Iterat
     file.seek(0)
     opening = container(
         _Handle(file),
-        f"{name}: no video track that can be read (damaged, cut off, audio only, or more than "
-        f"{limits.max_tracks} tracks); copy it again or re-encode the original",
+        f"{name}: no video track that can be read (damaged, cut off, audio only, more than "
+        f"{limits.max_tracks} tracks, or made to take much memory); copy it again or re-encode the original",
         format=demuxer,
         container_options={
             "max_streams": str(limits.max_tracks),
@@ -250,9 +258,7 @@ def container(target: object, refusal: str, **options: Any) -> Iterator[Any]:
     """PyAV's container with a video track, or a ClipError of this text."""
     try:
         opened = av.open(target, "r", metadata_errors="ignore", **options)
-    except MemoryError:
-        raise
-    except (av.FFmpegError, OSError, ValueError):
+    except (av.FFmpegError, OSError, ValueError, MemoryError):  # too many tracks are ENOMEM to FFmpeg
         raise ClipError(refusal) from None
     with opened:
         if not len(opened.streams.video):

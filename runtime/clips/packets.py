@@ -65,7 +65,7 @@ class Tally:
     @property
     def last_seconds(self) -> float:
         """For how long the last frame is shown."""
-        return self._track.lasting(float(self.lasting * self._track.time_base))
+        return self._track.lasting(self._track.seconds(self.lasting))
 
     def expected(self, decoded: int, interlaced: bool) -> int:
         """Frames that a video read to its end should have given: what the track has packets for, lists, or lasts."""
@@ -75,7 +75,7 @@ class Tally:
         missing = max(0, self._track.promised - self.packets)
         end = self._track.promised_end()
         if end is not None and self.latest is not None:
-            left = end - float(self.latest * self._track.time_base) - self.last_seconds
+            left = end - self._track.seconds(self.latest) - self.last_seconds
             missing = max(missing, round(min(left, _LONGEST) * self._track.fps))
         return frames + missing
 
@@ -132,8 +132,8 @@ class Packets:
             else:
                 found.held = None
             # No frame is shown before it is decoded.
-            known = reach is not None and origin is not None and decoded is not None
-            if known and (decoded - origin) * track.time_base > reach:
+            played = 0.0 if origin is None or decoded is None else track.seconds(decoded - origin)
+            if reach is not None and played > reach:
                 found.whole = False
                 break
         return found

@@ -17,7 +17,8 @@ from hardroute.runtime.clips.packets import Packets, check_complete
 from hardroute.runtime.clips.preprocess import fit_frame
 from hardroute.runtime.errors import ClipError
 
-
+# Bytes of full-size frames that may be held at a time.
+_ROOM = 8 * 2**20
 # Seconds before a keyframe at which it is sought.
 _EARLIER = (0.0, 1.0, 10.0)
 
@@ -30,14 +31,14 @@ class Scan:
         starts: of the frames, in seconds from the first one.
         duration: in seconds, to the end of the last frame.
         decoded: frames that could be decoded, or that need not be. expected: frames that there should be.
-        kept: frames (H, W, 3) uint8 RGB by index.
+        kept: frames by index, (H, W, 3) uint8 RGB or, while there is room, as they were decoded.
     """
 
     starts: np.ndarray
     duration: float
     decoded: int
     expected: int
-    kept: dict[int, np.ndarray] = field(default_factory=dict)
+    kept: dict[int, np.ndarray | Frame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ class Reader:
         """Raises ClipError."""
         try:
             scan, indices = self._read()
+            fitted = {i: self._fitted(scan.kept[i]) for i in set(indices.flatten().tolist())}
+            frames = np.stack([np.stack([fitted[i] for i in shown]) for shown in indices.tolist()])
         except MemoryError:
             raise ClipError(f"{self._name}: decoding it takes more memory than is allowed; scale it down") from None
-        frames = np.stack([np.stack([scan.kept[i] for i in shown]) for shown in indices.tolist()])
         starts = self._spread.starts(scan.duration).tolist()
         return ClipFrames(frames, starts, scan.duration, scan.decoded, scan.expected)
 
@@ -114,6 +116,13 @@ class Reader:
     def _indices(self, scan: Scan) -> np.ndarray:
         return sampling.frames_on_display(scan.starts, self._spread.times(self._contract.frames, scan.duration))
 
+    def _keep(self, frame: Frame, others: int) -> np.ndarray | Frame:
+        # Resizing costs more than decoding, and of the likely frames only some will be shown.
+        return frame if (others + 1) * frame.pixels * 3 <= _ROOM else self._fit(frame)
+
+    def _fitted(self, kept: np.ndarray | Frame) -> np.ndarray:
+        return self._fit(kept) if isinstance(kept, Frame) else kept
+
     def _fit(self, frame: Frame) -> np.ndarray:
         return fit_frame(frame.rgb(), self._contract, frame.aspect)
 
@@ -124,7 +133,7 @@ class Reader:
         timeline = packets.timeline()
         if timeline is None:
             return None
-        starts = np.array([float((tick - timeline[0]) * track.time_base) for tick in timeline])
+        starts = np.array([track.seconds(tick - timeline[0]) for tick in timeline])
         duration = float(starts[-1]) + packets.tally.last_seconds
         scan = Scan(starts, duration, len(timeline), packets.tally.expected(len(timeline), interlaced=False))
         places = {timeline[i]: i for i in sorted(set(self._indices(scan).flatten().tolist()))}
@@ -170,13 +179,13 @@ class Reader:
         forecast = self._forecast(track, packets) if wanted is None else None
         clock = sampling.Clock(track.fps)
         starts: list[float] = []
-        kept: dict[int, np.ndarray] = {}
+        kept: dict[int, np.ndarray | Frame] = {}
         before: Frame | None = None
         complete, interlaced, frame = False, False, None
         for frame in track.decode(self._timed(data)):
             start = clock.tick(frame.stamp)
             if forecast and before and forecast.shows(starts[-1], start):
-                kept[len(starts) - 1] = self._fit(before)
+                kept[len(starts) - 1] = self._keep(before, len(kept))
                 if len(kept) > 4 * self._contract.frames * self._spread.count:
                     # The container is far off: keep nothing more, and leave it to a second pass.
                     forecast = None
@@ -184,7 +193,7 @@ class Reader:
                 complete = True
                 break
             if wanted is not None and len(starts) in wanted:
-                kept[len(starts)] = self._fit(frame)
+                kept[len(starts)] = self._keep(frame, len(kept))
             starts.append(start)
             self._limits.check_length(self._name, len(starts), start)
             before, interlaced = frame, interlaced or frame.interlaced
@@ -192,7 +201,7 @@ class Reader:
             raise ClipError(f"{self._name}: not one frame could be decoded (damaged); {RE_ENCODE}")
         if forecast and not complete:
             # Nothing follows, so the last frame stays on display.
-            kept[len(starts) - 1] = self._fit(frame)
+            kept[len(starts) - 1] = self._keep(frame, len(kept))
         duration = starts[-1] + track.lasting(frame.duration)
         if window is None:
             self._limits.check_length(self._name, len(starts), duration)
@@ -208,7 +217,7 @@ class Reader:
         if timeline is None:
             longest = len(packets.shown) / track.fps
         else:
-            longest = float((timeline[-1] - timeline[0]) * track.time_base) + packets.tally.last_seconds
+            longest = track.seconds(timeline[-1] - timeline[0]) + packets.tally.last_seconds
         # Genuine UCF-101 and HMDB-51 files are often one frame short, which shifts their late samples.
         slack = 1 / track.fps if timeline is None or track.decoding_times else 0.0
         return sampling.Forecast.over(self._contract.frames, longest - slack, longest, self._spread)
@@ -216,7 +225,7 @@ class Reader:
     def _check_length(self, track: Track, packets: Packets) -> None:
         timeline = packets.timeline()
         if packets.whole and timeline and self._spread.end is None:
-            seconds = float((timeline[-1] - timeline[0]) * track.time_base) + packets.tally.last_seconds
+            seconds = track.seconds(timeline[-1] - timeline[0]) + packets.tally.last_seconds
             self._limits.check_length(self._name, len(timeline), seconds)
 
     def _check_complete(self, scan: Scan) -> None:

@@ -19,7 +19,7 @@ WIDTH, HEIGHT = CELL * (BITS // 2), CELL * 3
 
 
 def drawn(number: int) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8: eight cells, black or white by the bits of the number, over a row black, grey, white."""
+    """(HEIGHT, WIDTH, 3) uint8: eight cells, black or white by the bits of the number, over a row of greys."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[2 * CELL :] = np.repeat(np.array([16, 90, 165, 235], np.uint8), CELL)[None, :, None]
     for bit in range(BITS):

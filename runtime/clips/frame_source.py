@@ -242,7 +242,8 @@ def open_file(file: BinaryIO, name: str, demuxer: str, limits: Limits) -> Iterat
         f"{limits.max_tracks} tracks, or made to take much memory); copy it again or re-encode the original",
         format=demuxer,
         container_options={
-            "max_streams": str(limits.max_tracks),
+            # One more, since some demuxers leave out the rest without a word.
+            "max_streams": str(limits.max_tracks + 1),
             "codec_whitelist": ",".join(sorted(CODECS)),
             "protocol_whitelist": "none",
         },
@@ -250,6 +251,8 @@ def open_file(file: BinaryIO, name: str, demuxer: str, limits: Limits) -> Iterat
         io_open=_opens_nothing,
     )
     with opening as opened:
+        if len(opened.streams) > limits.max_tracks:
+            raise ClipError(f"{name}: more than {limits.max_tracks} tracks; take the one out, or raise max_tracks")
         yield Track(opened, name, limits, demuxer)
 
 

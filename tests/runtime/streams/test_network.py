@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,98 @@ def test_a_camera_that_is_not_there_is_lost_and_given_up(engine: Engine) -> None
         events = list(stream)
     assert [event.kind for event in events] == ["source-lost", "end"]
     assert "camera:99: no such camera" in str(events[0].error)
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """A server whose every answer a test writes itself."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            with contextlib.suppress(OSError):
+                answer(self)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def sending_on(location: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", location)
+        request.end_headers()
+
+    return answer
+
+
+def test_a_server_may_not_send_on_to_another(video: Path) -> None:
+    data = video.read_bytes()
+    with (
+        serving(lambda n, send: send(data), "video/x-msvideo") as inner,
+        answering(sending_on(f"{inner.url}/a.avi")) as outer,
+    ):
+        with (
+            pytest.raises(ClipError, match="sends on to another host or port"),
+            open_url(f"{outer}/x", "x", 5.0, Limits()),
+        ):
+            pass
+        assert not inner.connections
+        # Unless it is asked for.
+        with open_url(f"{outer}/x", "x", 5.0, Limits(), redirects=True) as source:
+            assert len(list(source.frames(lambda: None))) == 30
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "rtsp://127.0.0.1:9/x", "ftp://127.0.0.1/x"])
+def test_nor_to_something_else_even_if_asked(location: str) -> None:
+    with (
+        answering(sending_on(location)) as outer,
+        pytest.raises(ClipError, match=r"sends on to|cannot be opened"),
+        open_url(f"{outer}/x", "x", 5.0, Limits(), redirects=True),
+    ):
+        pass
+
+
+def test_a_server_may_send_on_within_itself(video: Path) -> None:
+    data = video.read_bytes()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.path == "/old":
+            sending_on("/new")(request)
+        else:
+            request.send_response(200)
+            request.end_headers()
+            request.wfile.write(data)
+
+    with answering(answer) as url, open_url(f"{url}/old", "x", 5.0, Limits()) as source:
+        assert len(list(source.frames(lambda: None))) == 30
+
+
+def test_a_session_description_opens_no_port() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video {port} RTP/AVP 26\r\n"
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "application/sdp")
+        request.end_headers()
+        request.wfile.write(text.encode())
+
+    with (
+        answering(answer) as url,
+        pytest.raises(ClipError, match="cannot be opened"),
+        open_url(f"{url}/x.sdp", "x", 3.0, Limits()),
+    ):
+        pass

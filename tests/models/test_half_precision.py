@@ -77,6 +77,15 @@ def test_a_planted_wrong_gradient_is_caught_and_computed_right(what: str, factor
         assert model.get_submodule("experts.0.faulty")(torch.rand(1, 6)).dtype == torch.float32
 
 
+def test_an_attack_does_not_ask_for_the_gradients_of_weights() -> None:
+    for planted, failed in (({"weight_gradient": -1.0}, False), ({"input_gradient": -1.0}, True)):
+        torch.manual_seed(0)
+        model = VideoMoE(ConstantRouter(), [Network(**planted)])
+        found = prove(model, [CLIPS], torch.bfloat16, weights=False)
+        assert any(error.failed for error in found) == failed
+        assert all(set(error.errors) == {"output", "input gradient"} for error in found)
+
+
 def test_sound_layers_stay_in_half_precision_and_nothing_is_touched() -> None:
     torch.manual_seed(0)
     model = VideoMoE(ConstantRouter(), [Network()])

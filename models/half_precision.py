@@ -47,10 +47,6 @@ class LayerError:
     def failed(self) -> bool:
         return self.worst[1] > LARGEST_ERROR
 
-    def __str__(self) -> str:
-        what, error = self.worst
-        return f"{self.layer} ({what} off by {error:.2g})"
-
 
 def measure(network: nn.Module, x: Tensor, dtype: torch.dtype, weights: bool = True) -> list[LayerError]:
     """The errors of each convolution, linear and norm layer of `network`, at the inputs that it gets from clips x.

@@ -53,7 +53,9 @@ class Precision:
         found = prove(model, batches, DTYPES[self.name])
         failed = [layer for layer in found if layer.failed]
         for layer in failed:
-            log.warning("%s: computed in fp32, because in %s its %s", layer.layer, self.name, layer)
+            log.warning(
+                "%s computes in fp32: in %s its %s is off by %.2g of its size", layer.layer, self.name, *layer.worst
+            )
         log.info("%s: %d of %d layers are computed in fp32", self.name, len(failed), len(found))
         return failed
 

@@ -86,7 +86,9 @@ def keep_in_fp32(network: nn.Module, layers: Iterable[str]) -> None:
             layer.__class__ = type(f"Fp32{type(layer).__name__}", (_InFp32, type(layer)), {})
 
 
-def prove(model: VideoMoE, batches: Iterable[Tensor], dtype: torch.dtype, weights: bool = True) -> list[LayerError]:
+def prove_gradients(
+    model: VideoMoE, batches: Iterable[Tensor], dtype: torch.dtype, weights: bool = True
+) -> list[LayerError]:
     """Measures router and experts on each of the batches, and keeps in fp32 what failed on one.
 
     Args:

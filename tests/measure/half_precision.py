@@ -12,7 +12,7 @@ import itertools
 import torch
 
 from hardroute.models import KINDS, ExpertSpec, ModelSpec, build_model
-from hardroute.models.half_precision import LayerError, prove
+from hardroute.models.half_precision import LayerError, prove_gradients
 
 
 def table(sizes: list[int], frames: list[int], batches: list[int], width: int) -> None:
@@ -22,7 +22,9 @@ def table(sizes: list[int], frames: list[int], batches: list[int], width: int) -
         torch.manual_seed(0)
         model = build_model(ModelSpec(classes=10, experts=(ExpertSpec(kind=kind, width=width),) * 2))
         clips = [torch.rand(n, 3, count, size, size) for n in batches]
-        found = [each for each in prove(model, clips, torch.bfloat16) if not each.layer.startswith("experts.1")]
+        found = [
+            each for each in prove_gradients(model, clips, torch.bfloat16) if not each.layer.startswith("experts.1")
+        ]
         passed = max(each.worst[1] for each in found if not each.failed)
         print(f"| {kind} | {count} | {size} | {len(found)} | {passed:.4f} | {named(found)} |", flush=True)
 

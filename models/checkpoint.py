@@ -23,7 +23,7 @@ def save_twin(model: VideoMoE, spec: ModelSpec, folder: str | Path) -> None:
 
 
 def load_twin(folder: str | Path) -> VideoMoE:
-    """The PyTorch twin of a bundle (or of a run), in eval mode on the CPU.
+    """The PyTorch twin in the folder of a bundle (or of a run), in eval mode on the CPU.
 
     Raises:
         BundleError: a file is missing, unreadable, or its weights do not fit the architecture.

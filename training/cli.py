@@ -84,7 +84,7 @@ def compare_methods(
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    bundle: Annotated[str, typer.Argument(help="folder of a bundle, or a shipped one's name")],
     data: Annotated[str, typer.Option(help="labelled set of the bundle's classes")],
     split: Annotated[str, typer.Option(help="part of the set")] = "test",
     clips: Annotated[int, typer.Option(help="clips of each video, spread over it", min=1, max=MAX_CLIPS)] = 1,

@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardroute.audit.certify import Means, certify
+from hardroute.audit.certify import certify
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy
-from hardroute.audit.report import data_digest
+from hardroute.audit.report import REPORT, Report, data_digest, write
+from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import ClipCache, cache_root, load_clips, open_set
 from hardroute.runtime.files import write_whole
 from hardroute.training.comparison.compute import equal_epochs, spent_flops
-from hardroute.training.comparison.report import Row, made_of, row_of
+from hardroute.training.comparison.report import Row, row_of
 from hardroute.training.export import export_bundle, summary
 from hardroute.training.loop import fit_run
 from hardroute.training.run import Run
@@ -100,11 +101,12 @@ def audited(entry: Entry, policy: Policy) -> None:
     decoder = ClipCache(cache_root() / "clips").decode_clips
     clips = ordered(load_clips(clip_set, settings.contract, decoder=decoder), bundle)
     precision = "bf16" if settings.precision == "bf16" else "fp32"
-    if (entry.audit / "report.json").exists():
-        if made_of(entry.audit) == (bundle.digest, policy.digest, data_digest(clips), precision):
+    if (entry.audit / REPORT).exists():
+        made_of = Report.read(entry.audit / REPORT).made_of
+        if made_of == (bundle.digest, policy.digest, data_digest(clips), precision):
             return
         log.warning("%s is of another bundle, policy or set, and is made anew", entry.audit)
         shutil.rmtree(entry.audit)
-    means = Means(thorough=True, work=entry.audit / ".work", precision=precision, device=settings.device)
+    means = Means(thorough=True, work=entry.audit / WORK, precision=precision, device=settings.device)
     result = certify(bundle, clips, policy, means)
-    result.write(entry.audit, clip_set.name, None, time.monotonic() - began)
+    write(result, entry.audit, clip_set.name, None, time.monotonic() - began)

@@ -1,11 +1,11 @@
 """What a comparison says: a row for each run, the rows as a table, and as a picture."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict
 
-from hardroute.audit.report import BLUE, GRID, INK, LINES, ORANGE, figure, save
+from hardroute.audit.report import BLUE, GRID, INK, LINES, ORANGE, REPORT, Report, figure, save
+from hardroute.runtime.errors import DataError
 from hardroute.training.run import Run
 
 # What a reader looks for first; the table has every attack.
@@ -50,20 +50,22 @@ class Row(TypedDict):
 def row_of(run: Run, audit: Path, tflops: float) -> Row:
     """What the table says of one run and the report of its audit in the folder `audit`.
 
-    `tflops`: what training it cost.
+    `tflops`: what training it cost. Raises DataError for a report whose attacks did not run on every clip.
     """
-    report, settings = json.loads((audit / "report.json").read_text(encoding="utf-8")), run.record.settings
-    found = report["tables"]["this_model"]
+    report, settings = Report.read(audit / REPORT), run.record.settings
+    if report.tables.this_model is None:
+        raise DataError(f"{audit / REPORT}: attacks did not run on every clip; remove the folder to audit again")
+    found = report.tables.this_model.model_dump(mode="json")
     return {
         "method": settings.method,
         "seed": settings.seed,
         "epochs": settings.epochs,
         "training_tflops": tflops,
         "training_seconds": sum(epoch.seconds for epoch in run.metrics),
-        "load_entropy": report["router"]["clean"]["entropy"],
-        "bundle": report["bundle"]["digest"],
-        "attack_precision": report["attack_precision"],
-        "router_spread": report["router"]["spread"],
+        "load_entropy": report.router.clean.entropy,
+        "bundle": report.bundle.digest,
+        "attack_precision": report.attack_precision,
+        "router_spread": report.router.spread or 0.0,
         "eps_255": found["eps_255"],
         "accuracy": found["accuracy"],
         "lips_r": found["lips_r"],
@@ -71,13 +73,6 @@ def row_of(run: Run, audit: Path, tflops: float) -> Row:
         "gflops": found["gflops"],
         "by_eps": found["by_eps"],
     }
-
-
-def made_of(audit: Path) -> tuple[str, str, str, str]:
-    """What the audit in a folder was made of: digests of bundle, policy and clips, and the attacks' precision."""
-    report = json.loads((audit / "report.json").read_text(encoding="utf-8"))
-    digests = (report[part]["digest"] for part in ("bundle", "policy", "data"))
-    return (*digests, report["attack_precision"])
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardroute.audit.evaluation import factor_for, spread
+from hardroute.audit.evaluation import Subject
 from hardroute.models import ModelSpec, VideoMoE, build_model, save_twin
 from hardroute.models.spec import MAX_GAIN
 from hardroute.runtime.bundle import Bundle, Probes, write_manifest
@@ -64,7 +64,7 @@ def readable(model: VideoMoE, spec: ModelSpec, frames: np.ndarray) -> tuple[Vide
     A method may train with scores so small that every weight in the routing log would be one in M, no margin would
     mean anything, and no probe would notice another route. The factor is a power of two: nothing is rounded.
     """
-    factor = factor_for(spread(model, torch.from_numpy(to_network(frames))))
+    factor = Subject.of(model, torch.from_numpy(to_network(frames))).factor
     gain = spec.router.gain * min(factor, 2.0 ** math.floor(math.log2(MAX_GAIN / spec.router.gain)))
     spec = spec.model_copy(update={"router": spec.router.model_copy(update={"gain": gain})})
     scaled = build_model(spec)

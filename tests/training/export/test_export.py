@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from hardroute import Engine
-from hardroute.audit.evaluation.router_scale import spread
+from hardroute.audit.evaluation.subject import spread
 from hardroute.models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
 from hardroute.models.restoration import OverUnder, Restored
 from hardroute.runtime.clips import to_network

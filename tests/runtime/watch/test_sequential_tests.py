@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from hardroute.runtime.watch.evidence import RANKS, Evidence
-from hardroute.runtime.watch.ranks import ChoiceRanks, NumberRanks
+from hardroute.runtime.watch.sequential_tests import RANKS, ChoiceRanks, Evidence, NumberRanks
 
 
 def cells() -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from hardroute import evaluate
-from hardroute.audit.checks.gate import decide
-from hardroute.audit.checks.sanity import Sanity, inspect
+from hardroute.audit.checks import Context, decide, measure
+from hardroute.audit.checks.extremes import Far
 from hardroute.audit.evaluation.replay import Agreement
+from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
-from tests.support.audit_models import Linear, class_clips, sound_mixture
+from tests.support.audit_models import Linear, class_clips, sound_mixture, with_attacks, with_bounds
 from tests.support.watched import baseline
 
 EPS = 2 / 255
@@ -135,35 +138,36 @@ def training_norm() -> VideoMoE:
     return model
 
 
-def audit(model: VideoMoE) -> tuple[Sanity, dict[str, str]]:
-    """What was found, and the checks that refuse, with their sentences."""
-    x, y = class_clips(48)
-    evaluation = evaluate(model, x, y, eps=(EPS,), suite="standard", steps=5)
-    sanity = inspect(model, x, y, evaluation.robust[EPS], EPS, steps=5, clean=evaluation.clean)
+def context(model: VideoMoE, x: Tensor, y: Tensor, suite: str | list[str], steps: int, **changes: Any) -> Context:
+    """What checks find where the deployed runtime answers as the twin, under a policy that asks for no accuracy.
+
+    `changes`: fields of the evaluation to replace.
+    """
+    evaluation = replace(evaluate(model, x, y, eps=(EPS,), suite=suite, steps=steps), **changes)
     right = evaluation.adversarial_label[EPS] == evaluation.labels
     same = np.ones(len(x), bool)
-    policy = Policy.load("standard")
-    lax = {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
-    policy = policy.model_copy(
-        update={
-            "attacks": policy.attacks.model_copy(update={"eps": (2,), "gate_eps": 2}),
-            "thresholds": policy.thresholds.model_copy(update=lax),
-        }
-    )
-    checks = decide(
-        evaluation, Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}, baseline()), sanity, policy
-    ).checks
-    return sanity, {check.name: check.sentence for check in checks if not check.passed}
+    agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}, baseline())
+    policy = with_attacks(Policy.load("standard"), eps=(2,), gate_eps=2, steps=steps)
+    return Context(model, x, y, evaluation, agreement, with_bounds(policy, clean_accuracy=0.0, robust_accuracy=0.0))
+
+
+def audit(model: VideoMoE) -> tuple[dict[str, Any], dict[str, str]]:
+    """What each check measured, and the checks that refuse, with their sentences."""
+    given = context(model, *class_clips(48), suite="standard", steps=5)
+    found = measure(given)
+    refused = {check.name: check.sentence for check in decide(found, given.policy).checks if not check.passed}
+    return {name: each.measured for name, each in found.each.items()}, refused
 
 
 def test_a_sound_model_is_not_refused() -> None:
     torch.manual_seed(0)
-    sanity, refused = audit(sound_mixture())
+    found, refused = audit(sound_mixture())
     assert refused == {}
-    assert sanity.training == () and sanity.dead_gradients.successes == sanity.dead_router.successes == 0
-    assert sanity.repeat_difference == 0 and sanity.batch_difference < 1e-5
-    assert sanity.far.n == 48 and sanity.far.successes == 0 and sanity.chance == pytest.approx(1 / 3)
-    assert sum(found.n for found in sanity.second) == 48
+    assert found["ready to serve"] == ()
+    assert found["usable gradients"] == found["usable router gradients"] == Proportion(0, 48)
+    assert found["repeatable"] == 0 and found["clips independent"] < 1e-5
+    assert found["attacks bite"] == Far(Proportion(0, 48), chance=1 / 3)
+    assert sum(each.n for each in found["weakest expert"].choices) == 48
 
 
 @pytest.mark.parametrize(
@@ -202,16 +206,29 @@ def test_clips_that_are_wrong_anyway_are_not_looked_at() -> None:
     model, (x, y) = sound_mixture(), class_clips(200)
     clean = np.arange(200) % 20 == 0
     seen: list[tuple[int, int]] = []
-    found = inspect(model, x, y, steps=2, clean=clean, progress=lambda done, total, what: seen.append((done, total)))
-    assert found.far.n == found.still.n == found.dead_gradients.n == found.strength.clips == 10
+    some = context(model, x, y, ["fgsm"], 2, clean=clean)
+    found = measure(some, progress=lambda done, total, what: seen.append((done, total)))
+    of = {name: each.measured for name, each in found.each.items()}
+    assert of["attacks bite"].held.n == of["nothing at eps 0"].n == of["usable gradients"].n == 10
+    assert of["stronger is stronger"].clips == 10 and list(some.sample) == list(np.flatnonzero(clean))
     assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] and seen == sorted(seen)
-    assert inspect(model, x, y, steps=1).far.n == 64 == inspect(model, x, y, steps=1, clean=~clean | clean).far.n
-    none_right = inspect(model, x[:6], y[:6], steps=1, clean=np.zeros(6, bool))
-    assert none_right.far.n == 6 and none_right.passes[0] > 0
+    assert len(context(model, x, y, ["fgsm"], 1, clean=~clean | clean).sample) == 64
+    none_right = measure(context(model, x[:6], y[:6], ["fgsm"], 1, clean=np.zeros(6, bool)))
+    assert none_right.each["attacks bite"].measured.held.n == 6 and none_right.passes[0] > 0
 
 
 def test_training_mode_is_left_alone() -> None:
     model = training_norm()
-    x, y = class_clips(6)
-    assert inspect(model, x, y, steps=1).training == ("experts.0.0",)
+    found = measure(context(model, *class_clips(6), ["fgsm"], 1))
+    assert found.each["ready to serve"].measured == ("experts.0.0",)
     assert model.experts[0][0].training  # type: ignore[index]
+
+
+def test_what_several_checks_need_is_computed_once() -> None:
+    """The first forward of the sample serves four checks: outputs, chance, and two comparisons with a second one."""
+    given = context(sound_mixture(), *class_clips(40), ["fgsm"], 1)
+    asked = []
+    with given.model.router.register_forward_hook(lambda *_: asked.append(1)):
+        first = given.answers
+        assert given.answers is first and given.chance == pytest.approx(1 / 3)
+    assert len(asked) == len(given.batches) == 2

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hardroute.audit.attacks import ATTACKS
-from hardroute.audit.evaluation.router_scale import factor_for, scaled, spread
+from hardroute.audit.evaluation.evaluator import evaluate
+from hardroute.audit.evaluation.subject import Scaled, Subject, factor_for, spread
 from hardroute.models import VideoMoE
 from tests.audit.test_cli import Audited
 from tests.support.audit_models import answers, eight_bit_clips, mixture
@@ -37,6 +38,10 @@ def looked_up(rows: list[list[float]]) -> tuple[VideoMoE, Tensor]:
     return VideoMoE(Scores(torch.tensor(rows)), [nn.Identity() for _ in rows[0]]), x
 
 
+def with_scores_times(model: VideoMoE, factor: float) -> VideoMoE:
+    return VideoMoE(Scaled(model.router, factor), model.experts).eval()
+
+
 def test_the_spread_is_that_of_the_differences_between_experts() -> None:
     # Deviations 3, -3 and 1, -1: what both scores share does not count.
     assert spread(*looked_up([[7.0, 1.0], [100.0, 98.0]])) == pytest.approx(math.sqrt((9 + 9 + 1 + 1) / 4))
@@ -57,10 +62,32 @@ def test_the_factor_is_a_power_of_two_that_brings_the_spread_near_one(size: floa
 def test_scaling_changes_no_route_and_no_logit() -> None:
     torch.manual_seed(0)
     model, x = mixture(experts=4, classes=3), eight_bit_clips(64)
-    other = scaled({"m": model}, {"m": 2.0**9})["m"]
-    assert torch.equal(other.outputs(x).route, model.outputs(x).route)
-    assert torch.equal(other(x), model(x))
-    assert scaled({"m": model}, {"m": 1.0})["m"] is model
+    small = with_scores_times(model, 2.0**-9)
+    known, subject = Subject.of(model, x), Subject.of(small, x)
+    assert subject.spread == known.spread * 2.0**-9 and subject.factor == known.factor * 2.0**9
+    assert subject.model is not small and torch.equal(subject.model.router(x), known.factor * model.router(x))
+    assert torch.equal(subject.model.outputs(x).route, model.outputs(x).route)
+    assert torch.equal(subject.model(x), model(x))
+    fitting = with_scores_times(model, known.factor)
+    assert Subject.of(fitting, x).model is fitting and Subject.of(fitting, x).factor == 1
+
+
+def test_slopes_are_reported_of_the_scores_as_they_were_found() -> None:
+    """An attack on the subject's own model finds the same clips; only what is said of the scores differs."""
+    torch.manual_seed(0)
+    model, x = mixture(experts=4, classes=3), eight_bit_clips(20)
+    small = with_scores_times(model, 2.0**-9)
+    subject, y = Subject.of(small, x), answers(model, x)
+    found = evaluate(subject.model, x, y, suite=["tla-r"], steps=3)
+    slopes, said = (each.measures["tla-r"][8 / 255] for each in (found, subject.as_found(found)))
+    x_adv = ATTACKS["tla-r"](subject.model, x, y, steps=3)
+    with torch.no_grad():
+        moved = (small.router(x_adv) - small.router(x)).double().norm(dim=1) / (x_adv - x).double().flatten(1).norm(
+            dim=1
+        )
+    np.testing.assert_allclose(said.router_slope, moved.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(slopes.router_slope, said.router_slope * subject.factor)
+    np.testing.assert_array_equal(slopes.model_slope, said.model_slope)
 
 
 class TestSmallScores:
@@ -98,7 +125,7 @@ class TestSmallScores:
         y = answers(model, x)
         flips = []
         for factor in (1.0, 2.0**-12):
-            twin = scaled({"m": model}, {"m": factor})["m"]
+            twin = with_scores_times(model, factor)
             x_adv = ATTACKS["j-tlga"](twin, x, y, 8 * EPS, 10, 0)
             flips.append(int((twin.outputs(x_adv).route != twin.outputs(x).route).sum()))
         assert flips[0] > 1.5 * flips[1], np.array(flips)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hardroute.models.experts import EXPERTS, build_expert, find_expert
     from hardroute.models.folded_batchnorm import Folded
     from hardroute.models.gradient_paths import PATHS
-    from hardroute.models.half_precision import LayerError, prove
+    from hardroute.models.half_precision import LayerError, prove_gradients
     from hardroute.models.moe import Outputs, VideoMoE
     from hardroute.models.spec import KINDS, ExpertSpec, ModelSpec, RouterSpec
 
@@ -25,7 +25,7 @@ _HOMES: Final = {
         "experts": ("EXPERTS", "build_expert", "find_expert"),
         "folded_batchnorm": ("Folded",),
         "gradient_paths": ("PATHS",),
-        "half_precision": ("LayerError", "prove"),
+        "half_precision": ("LayerError", "prove_gradients"),
         "moe": ("Outputs", "VideoMoE"),
         "spec": ("KINDS", "ExpertSpec", "ModelSpec", "RouterSpec"),
     }.items()
@@ -47,7 +47,7 @@ __all__ = [
     "build_model",
     "find_expert",
     "load_twin",
-    "prove",
+    "prove_gradients",
     "save_twin",
 ]
 

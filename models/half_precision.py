@@ -47,12 +47,8 @@ class LayerError:
     def failed(self) -> bool:
         return self.worst[1] > LARGEST_ERROR
 
-    def __str__(self) -> str:
-        what, error = self.worst
-        return f"{self.layer} ({what} off by {error:.2g})"
 
-
-def measure(network: nn.Module, x: Tensor, dtype: torch.dtype) -> list[LayerError]:
+def measure(network: nn.Module, x: Tensor, dtype: torch.dtype, weights: bool = True) -> list[LayerError]:
     """The errors of each convolution, linear and norm layer of `network`, at the inputs that it gets from clips x.
 
     The network stays as it is, and so does every random state. Layers of one make that get inputs of one make are
@@ -60,6 +56,7 @@ def measure(network: nn.Module, x: Tensor, dtype: torch.dtype) -> list[LayerErro
 
     Args:
         x: (N, 3, T, H, W) in [0, 1] on the network's device: kernels differ with each of its sizes.
+        weights: whether the weights' gradients are wanted; an attack needs the inputs' alone.
     """
     found: dict[str, LayerError] = {}
     known: dict[tuple[Any, ...], Mapping[str, float]] = {}
@@ -70,7 +67,7 @@ def measure(network: nn.Module, x: Tensor, dtype: torch.dtype) -> list[LayerErro
         (given,) = inputs
         make = (type(layer), repr(layer), layer.training, given.shape, given.stride(), given.dtype)
         if make not in known:
-            known[make] = _unmeasurable(layer, output, dtype) or _errors(layer, given, dtype)
+            known[make] = _unmeasurable(layer, output, dtype, weights) or _errors(layer, given, dtype, weights)
         found[names[layer]] = LayerError(names[layer], known[make])
 
     for layer in names:
@@ -89,11 +86,14 @@ def keep_in_fp32(network: nn.Module, layers: Iterable[str]) -> None:
             layer.__class__ = type(f"Fp32{type(layer).__name__}", (_InFp32, type(layer)), {})
 
 
-def prove(model: VideoMoE, batches: Iterable[Tensor], dtype: torch.dtype) -> list[LayerError]:
+def prove_gradients(
+    model: VideoMoE, batches: Iterable[Tensor], dtype: torch.dtype, weights: bool = True
+) -> list[LayerError]:
     """Measures router and experts on each of the batches, and keeps in fp32 what failed on one.
 
     Args:
         batches: clips (N, 3, T, H, W) in [0, 1], one batch for each size that is to be used.
+        weights: as in `measure`.
 
     Returns:
         The worst of each layer, those in fp32 among them (`failed`), by their names in the model.
@@ -102,7 +102,7 @@ def prove(model: VideoMoE, batches: Iterable[Tensor], dtype: torch.dtype) -> lis
     worst: dict[str, LayerError] = {}
     for x in batches:
         for part, network in parts.items():
-            for error in measure(network, x, dtype):
+            for error in measure(network, x, dtype, weights):
                 name = f"{part}.{error.layer}" if error.layer else part
                 if name not in worst or error.worst[1] > worst[name].worst[1]:
                     worst[name] = LayerError(name, error.errors)
@@ -119,39 +119,39 @@ class _InFp32(nn.Module):
         return out
 
 
-def _unmeasurable(layer: nn.Module, output: Tensor, dtype: torch.dtype) -> Mapping[str, float]:
+def _unmeasurable(layer: nn.Module, output: Tensor, dtype: torch.dtype, weights: bool) -> Mapping[str, float]:
     """An infinite error for a layer that must not even be tried, else nothing (models.restoration.StripConv3d)."""
     wide = isinstance(layer, nn.Conv3d) and not isinstance(layer, StripConv3d)
-    if not wide or output.is_cuda or dtype != torch.bfloat16 or output.shape[-1] <= StripConv3d.WIDEST:
+    if not wide or not weights or output.is_cuda or dtype != torch.bfloat16 or output.shape[-1] <= StripConv3d.WIDEST:
         return {}
     return {"weight gradient": math.inf} if torch.cpu.get_capabilities().get("amx_tile", True) else {}
 
 
-def _errors(layer: nn.Module, x: Tensor, dtype: torch.dtype) -> dict[str, float]:
+def _errors(layer: nn.Module, x: Tensor, dtype: torch.dtype, weights: bool) -> dict[str, float]:
     with torch.autocast(x.device.type, enabled=False):
         out = _gradients(layer, x, None)["output"]
         # A gradient that half precision can hold, in the layout of the output.
         source = torch.Generator().manual_seed(0)
         upstream = torch.empty_like(out).copy_(torch.randn(out.shape, generator=source)).to(dtype).float()
-        exact = _gradients(layer, x, None, upstream)
-        half = _gradients(layer, x, dtype, upstream)
+        exact = _gradients(layer, x, None, upstream, weights)
+        half = _gradients(layer, x, dtype, upstream, weights)
     return {what: _relative(half[what], exact[what]) for what in exact}
 
 
 def _gradients(
-    layer: nn.Module, x: Tensor, dtype: torch.dtype | None, upstream: Tensor | None = None
+    layer: nn.Module, x: Tensor, dtype: torch.dtype | None, upstream: Tensor | None = None, weights: bool = False
 ) -> dict[str, Tensor]:
     """Output and gradients of a copy of the layer, in half precision or, without `dtype`, in fp32."""
-    mine = copy.deepcopy(layer).requires_grad_(True)
+    mine = copy.deepcopy(layer).requires_grad_(weights)
     mine._forward_hooks.clear()
     given = (x if dtype else x.float()).detach().clone().requires_grad_(upstream is not None)
     with torch.set_grad_enabled(upstream is not None), torch.autocast(x.device.type, dtype, enabled=dtype is not None):
         out: Tensor = mine(given)
     found = {"output": out.detach()}
     if upstream is not None:
-        weights = dict(mine.named_parameters(recurse=False))
-        gradients = torch.autograd.grad(out, [given, *weights.values()], upstream.to(out.dtype))
-        found |= {f"{name} gradient": each for name, each in zip(("input", *weights), gradients, strict=True)}
+        wanted = {"input": given} | (dict(mine.named_parameters(recurse=False)) if weights else {})
+        gradients = torch.autograd.grad(out, list(wanted.values()), upstream.to(out.dtype))
+        found |= {f"{name} gradient": each for name, each in zip(wanted, gradients, strict=True)}
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardroute.audit.execution import has_bf16, require_cuda
-from hardroute.models import LayerError, VideoMoE, prove
+from hardroute.models import LayerError, VideoMoE, prove_gradients
 from hardroute.runtime.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,12 @@ class Precision:
         sizes = {batch, max(2, batch // len(model.experts))}
         source = torch.Generator().manual_seed(0)
         batches = (torch.rand(size, *shape, generator=source).to(self.device) for size in sorted(sizes))
-        found = prove(model, batches, DTYPES[self.name])
+        found = prove_gradients(model, batches, DTYPES[self.name])
         failed = [layer for layer in found if layer.failed]
         for layer in failed:
-            log.warning("%s: computed in fp32, because in %s its %s", layer.layer, self.name, layer)
+            log.warning(
+                "%s computes in fp32: in %s its %s is off by %.2g of its size", layer.layer, self.name, *layer.worst
+            )
         log.info("%s: %d of %d layers are computed in fp32", self.name, len(failed), len(found))
         return failed
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hardroute.models import ExpertSpec, ModelSpec, VideoMoE, build_model, prove
+from hardroute.models import ExpertSpec, ModelSpec, VideoMoE, build_model, prove_gradients
 from hardroute.models.half_precision import LARGEST_ERROR, keep_in_fp32, measure
 from hardroute.models.router import ConstantRouter
 
@@ -66,15 +66,24 @@ class Network(nn.Module):
 def test_a_planted_wrong_gradient_is_caught_and_computed_right(what: str, factor: float) -> None:
     torch.manual_seed(0)
     model = VideoMoE(ConstantRouter(), [Network(**{what.replace(" ", "_"): factor})])
-    found = {error.layer: error for error in prove(model, [CLIPS], torch.bfloat16)}
+    found = {error.layer: error for error in prove_gradients(model, [CLIPS], torch.bfloat16)}
     assert set(found) == {"experts.0.sound", "experts.0.faulty"}
     assert not found["experts.0.sound"].failed and found["experts.0.faulty"].failed
     if what != "output":
         assert found["experts.0.faulty"].worst[0] == what
     # Once it computes in fp32 its gradients are right, within autocast too.
-    assert not [error for error in prove(model, [CLIPS], torch.bfloat16) if error.failed]
+    assert not [error for error in prove_gradients(model, [CLIPS], torch.bfloat16) if error.failed]
     with torch.autocast("cpu", torch.bfloat16):
         assert model.get_submodule("experts.0.faulty")(torch.rand(1, 6)).dtype == torch.float32
+
+
+def test_an_attack_does_not_ask_for_the_gradients_of_weights() -> None:
+    for planted, failed in (({"weight_gradient": -1.0}, False), ({"input_gradient": -1.0}, True)):
+        torch.manual_seed(0)
+        model = VideoMoE(ConstantRouter(), [Network(**planted)])
+        found = prove_gradients(model, [CLIPS], torch.bfloat16, weights=False)
+        assert any(error.failed for error in found) == failed
+        assert all(set(error.errors) == {"output", "input gradient"} for error in found)
 
 
 def test_sound_layers_stay_in_half_precision_and_nothing_is_touched() -> None:
@@ -82,7 +91,7 @@ def test_sound_layers_stay_in_half_precision_and_nothing_is_touched() -> None:
     model = VideoMoE(ConstantRouter(), [Network()])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    found = prove(model, [CLIPS], torch.bfloat16)
+    found = prove_gradients(model, [CLIPS], torch.bfloat16)
     assert all(0 < error.worst[1] < LARGEST_ERROR / 5 for error in found)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -97,7 +106,7 @@ def test_every_convolution_norm_and_linear_layer_of_a_network_is_measured(kind: 
     spec = ExpertSpec(kind=kind, width=2, blocks=(1, 1, 0, 0))
     model = build_model(ModelSpec(classes=2, experts=(spec, spec)))
     names = {name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv3d, nn.BatchNorm3d, nn.Linear))}
-    found = prove(model, [CLIPS], torch.bfloat16)
+    found = prove_gradients(model, [CLIPS], torch.bfloat16)
     assert {error.layer for error in found} == names
     assert all("weight gradient" in error.errors and "input gradient" in error.errors for error in found)
 

@@ -127,10 +127,10 @@ class TestWeightPerturbation:
     def test_they_come_back_after_an_error_too(self) -> None:
         model = nn.Linear(3, 2)
         before = model.weight.detach().clone()
-        with contextlib.suppress(KeyboardInterrupt):
-            with perturbed_weights(model, lambda: model(torch.ones(1, 3)).sum(), 0.5):
-                assert not torch.equal(model.weight, before)
-                raise KeyboardInterrupt
+        perturbed = perturbed_weights(model, lambda: model(torch.ones(1, 3)).sum(), 0.5)
+        with contextlib.suppress(KeyboardInterrupt), perturbed:
+            assert not torch.equal(model.weight, before)
+            raise KeyboardInterrupt
         assert torch.equal(model.weight, before)
 
     def test_a_weight_without_influence_and_a_loss_that_is_not_finite_leave_it(self) -> None:

@@ -30,7 +30,7 @@ def test_a_layer_that_fails_is_named_and_computes_in_fp32(tmp_path: Path, monkey
         return [LayerError("experts.1.layer1.0.conv1.0", {"weight gradient": 1.5}), LayerError("router", {"output": 0})]
 
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    monkeypatch.setattr(precision, "prove", one_fails)
+    monkeypatch.setattr(precision, "prove_gradients", one_fails)
     reporter = Silent()
     found = trainer(tmp_path, reporter, precision="bf16", shards=2)
     # A batch of 8 in two shards, and what each of two experts may get of a shard.
@@ -52,7 +52,7 @@ def test_a_layer_that_fails_is_named_and_computes_in_fp32(tmp_path: Path, monkey
 
 
 def test_fp32_needs_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "prove", None)
+    monkeypatch.setattr(precision, "prove_gradients", None)
     reporter = Silent()
     trainer(tmp_path, reporter)
     assert not reporter.warnings

@@ -81,7 +81,7 @@ def test_records_of_older_versions_are_read(run: Run) -> None:
     lines = [
         '{"epoch": 1, "loss": {"moe": 1.5}, "copies": true, "passes": {}, "seconds": 1.0}',
         '{"epoch": 2, "loss": {"moe": NaN}, "clean": 0.5, "robust": 0.25, "under": {"fgsm": 0.5}, "load": [0.5, 0.5],'
-        ' "load_entropy": 1.0, "attacked_load_entropy": 1.0, "route_flips": 0.0, "clips": 8, "passes": {}, "seconds": 1}',
+        ' "load_entropy": 1.0, "attacked_load_entropy": 1.0, "route_flips": 0.0, "clips": 8, "seconds": 1}',
     ]
     (run.root / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     read = Run.open(run.root)

@@ -236,7 +236,8 @@ class Trainer:
         """Keeps in fp32 what half precision gets wrong on one of the processes' machines."""
         fit = self.fit
         shape = (3, fit.frames, fit.size, fit.size)
-        failed = [error.layer for error in self.precision.prove(self.model, shape, fit.batch // fit.shards)]
+        batch = max(1, min(fit.batch, self.train.videos) // fit.shards)
+        failed = [error.layer for error in self.precision.prove(self.model, shape, batch)]
         if self.precision.name == "fp32":
             return
         names = [name for name, _ in self.model.named_modules()]

@@ -14,9 +14,9 @@ from torch import nn
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.evaluation.cost import counted
 from hardroute.models import build_model
-from hardroute.training.comparison.compute import Operations, equal_epochs, flops_per_clip
+from hardroute.training.comparison.compute import Operations, equal_epochs, flops_per_clip, spent_flops
 from hardroute.training.loop.tracking import EventFile, draw, scalars
-from hardroute.training.run import ValidatedEpoch
+from hardroute.training.run import EpochRecord, Run, RunRecord, ValidatedEpoch
 from hardroute.training.settings import FitSettings
 
 SMALL: dict[str, Any] = {"data": "none", "width": 4, "router_width": 2, "blocks": (1, 0, 0, 0), "frames": 4, "size": 16}
@@ -51,6 +51,26 @@ def test_experts_of_several_kinds_cost_their_mean(method: str) -> None:
     )
     assert abs(first - second) > 0.1 * first
     assert both == pytest.approx((first + second) / 2, rel=1e-3)
+
+
+def test_what_a_run_cost_goes_by_the_loads_that_its_experts_had(tmp_path: Path) -> None:
+    kinds = {"expert": "r3d18,slowfast", "experts": 2, "method": "at-m"}
+    first, second = (cost(**{**kinds, "expert": kind}) for kind in ("r3d18", "slowfast"))
+    run = Run.create(tmp_path, RunRecord(settings=FitSettings(**SMALL, **kinds), classes=("a", "b", "c"), tools={}))
+    model = build_model(run.record.spec)
+    for epoch, load in enumerate(((0.75, 0.25), ()), start=1):
+        run.save_epoch(model, {"none": torch.zeros(1)}, EpochRecord(epoch=epoch, loss={}, trained_load=load))
+    assert spent_flops(run) == pytest.approx(0.75 * first + 0.25 * second + (first + second) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("method", "same_as"), [("fast-at", 1), ("trades", None), ("awp", None)])
+def test_methods_cost_what_they_do(method: str, same_as: int | None) -> None:
+    plain, adversarial = cost(method="plain"), cost(method="at-m", inner_steps=1)
+    if same_as:
+        assert cost(method=method, inner_steps=5) == cost(method="at-m", inner_steps=same_as)
+    else:
+        # One more pass forward and back: of the clean clips, or at the perturbed weights.
+        assert 0.6 * plain < cost(method=method, inner_steps=1) - adversarial < 1.5 * plain
 
 
 def test_equal_compute_gives_a_dearer_method_fewer_epochs() -> None:

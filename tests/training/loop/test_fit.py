@@ -84,7 +84,7 @@ def test_other_files_are_refused(data: Path, tmp_path: Path) -> None:
 def test_a_class_that_no_bundle_could_name_is_refused_before_training(data: Path, tmp_path: Path, name: str) -> None:
     first = rows(data)[0][1]
     write(data, [[file, name if label == first else label, split] for file, label, split in rows(data)])
-    with pytest.raises(HardrouteError, match="class .* cannot stand in a bundle"):
+    with pytest.raises(HardrouteError, match=r"class .* cannot stand in a bundle"):
         fit(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -48,7 +48,7 @@ def test_without_averaging_it_is_the_last_weights() -> None:
 
 def test_the_model_that_is_exported_follows_a_run_of_few_steps(tmp_path: Path) -> None:
     clips = two_signals(8, 0)
-    run = new_run(tmp_path, method="plain", epochs=40, batch=32, average=0.995, validate_every=40, lr=4e-3)
+    run = new_run(tmp_path, method="plain", epochs=60, batch=32, average=0.995, validate_every=60)
     Trainer(run, clips, clips, Silent()).go()
     x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
     assert float((run.load_best()(x).argmax(1) == y).double().mean()) == 1

@@ -14,7 +14,8 @@ from hardroute.training.losses import step_loss
 from hardroute.training.methods import find_method
 from hardroute.training.settings import FitSettings
 
-EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.steady)
+# Clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.batch_invariance).
+EACH = 2
 
 
 class EvenRouter(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, inf, prod
 from typing import Any
 
 import torch
@@ -52,7 +53,9 @@ class Relu(Step):
 
 @dataclass(frozen=True)
 class Monotone(Step):
-    """A function that never falls where one of its inputs rises."""
+    """A function that never falls where one of its inputs rises. `steepness`: an L2 Lipschitz bound of it."""
+
+    steepness: float
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,7 @@ def step(op: Any, args: Arguments, kwargs: Keywords, layer: str, inputs: Sequenc
     if name == "relu":
         return Relu(*where, _filled(op, args, kwargs))
     if name in MONOTONE:
-        if name == "leaky_relu" and not (len(args) < 2 or args[1] >= 0):
-            raise Unbounded(f"{name} of a negative slope")
-        return Monotone(*where, _first(_filled(op, args, kwargs)))
+        return Monotone(*where, _first(_filled(op, args, kwargs)), _steepness(name, args))
     if name in AFFINE:
         apply, absolute = AFFINE[name](op, args, kwargs)
         return Affine(*where, apply, absolute)
@@ -112,6 +113,31 @@ def passes_on(op: Any, args: Arguments, kwargs: Keywords) -> bool:
     if name == "dropout":
         return not args[2]
     return name in {"alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy"}
+
+
+def _steepness(name: str, args: Arguments) -> float:
+    """Raises Unbounded for arguments with which the function is not monotone."""
+    if name == "leaky_relu":
+        slope = args[1] if len(args) > 1 else 0.01
+        if slope < 0:
+            raise Unbounded(f"{name} of a negative slope")
+        return max(1.0, slope)
+    if name.startswith("adaptive_max_pool"):
+        return inf  # windows overlap as the sizes have it
+    if name.startswith("max_pool"):
+        # A pixel is the maximum of as many windows as hold it.
+        dims = int(name[8])
+        kernel, stride, _, dilation = (_per_dim(args, place, dims) for place in (1, 2, 3, 4))
+        stride = stride or kernel
+        windows = (k if any(d > 1 for d in dilation) else ceil(k / s) for k, s in zip(kernel, stride, strict=True))
+        return float(prod(windows)) ** 0.5
+    return 1.0
+
+
+def _per_dim(args: Arguments, place: int, dims: int) -> list[int]:
+    """One number for each dimension, where one stands for all of them."""
+    found = list(args[place]) if len(args) > place else []
+    return found * dims if len(found) == 1 else found
 
 
 def _filled(op: Any, args: Arguments, kwargs: Keywords) -> Function:

@@ -4,9 +4,9 @@ Between two clips of one route a mixture changes no faster than that route's exp
 bound exists: there the answer jumps from one expert's to another's. So both are stated: a bound for each part, and the
 largest jump seen.
 
-The bound of a network is a product of its layers' norms, each a proven upper bound. It holds for every clip at once, and
-for no clip closely: measured slopes are many orders of magnitude below it (docs/proof.md). It says that a network is
-not arbitrarily steep, and lets one compare two of one architecture; it does not certify a radius.
+The bound of a network is a product of its layers' norms, each a proven upper bound. It holds for every clip at once,
+and for no clip closely: measured slopes lie far below it, those of deep experts by orders of magnitude (docs/proof.md).
+It lets one compare two networks of one architecture; it does not certify a radius.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def spectral_bound(step: Affine) -> float:
     """
     (zeros,) = step.like
     result = step.offset
+    if not zeros.numel() * result.numel():
+        return 0.0
     if zeros.numel() * result.numel() <= LARGEST_MATRIX and min(zeros.numel(), result.numel()) <= LARGEST_SIDE:
         unit = torch.eye(result.numel(), dtype=result.dtype, device=result.device).view(-1, *result.shape)
         rows = torch.vmap(step.adjoint)(unit)[0].flatten(1)

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardroute.audit.proof import ProofError, RouteProver, excluded, prove_routes
-from hardroute.models import VideoMoE, build_model
-from hardroute.models.build import ExpertSpec, ModelSpec, RouterSpec
+from hardroute.models import VideoMoE
 from hardroute.models.restoration import OverUnder, Restored
 from hardroute.models.router import ConstantRouter, ConvRouter
 from hardroute.runtime.errors import HardrouteError, MethodError
 from tests.support.audit_models import Linear, eight_bit_clips, mixture, single
-from tests.support.routers import spread_routes
 
 EPS = 8 / 255
 SMALL = (3, 4, 8, 8)
@@ -60,7 +58,7 @@ def lowest_found(model: VideoMoE, x: Tensor, eps: float, starts: int = 6, steps:
     return best
 
 
-def of_layers(*layers: nn.Module, batch_norms: bool = True) -> nn.Sequential:
+def of_layers(*layers: nn.Module) -> nn.Sequential:
     """Layers with batch norms that have seen something, and no weights at their initial 0 or 1."""
     network = nn.Sequential(*layers).eval()
     generator = torch.Generator().manual_seed(3)
@@ -70,8 +68,9 @@ def of_layers(*layers: nn.Module, batch_norms: bool = True) -> nn.Sequential:
             with torch.no_grad():
                 norm.running_mean.normal_(0, 0.3, generator=generator)
                 norm.running_var.uniform_(0.3, 2, generator=generator)
-                norm.weight.normal_(0, 1, generator=generator)
-                norm.bias.normal_(0, 0.3, generator=generator)
+                if norm.affine:
+                    norm.weight.normal_(0, 1, generator=generator)
+                    norm.bias.normal_(0, 0.3, generator=generator)
     return network
 
 
@@ -107,20 +106,41 @@ def routers() -> dict[str, nn.Module]:
     return {
         "ours": of_layers(ConvRouter(3, width=2, gain=20.0)),
         "3d": of_layers(
-            nn.Conv3d(3, 4, 3, stride=2, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.AvgPool3d(2), nn.Flatten(),
-            nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3),
+            nn.Conv3d(3, 4, 3, stride=2, padding=1),
+            nn.BatchNorm3d(4),
+            nn.ReLU(),
+            nn.AvgPool3d(2),
+            nn.Flatten(),
+            nn.Linear(16, 5),
+            nn.ReLU(),
+            nn.Linear(5, 3),
         ),
         "max pool": of_layers(
-            nn.Conv3d(3, 4, 3, groups=1, dilation=(1, 2, 2)), nn.ReLU(), nn.MaxPool3d((1, 2, 2)), nn.Flatten(1),
+            nn.Conv3d(3, 4, 3, groups=1, dilation=(1, 2, 2)),
+            nn.ReLU(),
+            nn.MaxPool3d((1, 2, 2)),
+            nn.Flatten(1),
             nn.Linear(32, 3),
         ),
         "1d": of_layers(
-            nn.Flatten(2), nn.Conv1d(3, 4, 5, stride=3, padding_mode="zeros"), nn.BatchNorm1d(4), nn.LeakyReLU(0.1),
-            nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 3),
+            nn.Flatten(2),
+            nn.Conv1d(3, 4, 5, stride=3, padding_mode="zeros"),
+            nn.BatchNorm1d(4),
+            nn.LeakyReLU(0.1),
+            nn.AdaptiveAvgPool1d(2),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(8, 3),
         ),
         "2d": of_layers(
-            nn.Flatten(1, 2), nn.Conv2d(12, 4, 3, padding="same"), nn.BatchNorm2d(4, affine=False), nn.ReLU6(),
-            nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(16, 3), nn.Sigmoid(),
+            nn.Flatten(1, 2),
+            nn.Conv2d(12, 4, 3, padding="same"),
+            nn.BatchNorm2d(4, affine=False),
+            nn.ReLU6(),
+            nn.AdaptiveMaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+            nn.Sigmoid(),
         ),
         "functions": Frames(),
         "residual": Residual().eval(),
@@ -149,7 +169,7 @@ def test_without_a_budget_the_bound_is_the_lead(name: str) -> None:
         assert torch.allclose(prove_routes(model, x, 0.0, linear=linear), exact, rtol=0, atol=2e-5 * size)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**31),
     eps=st.sampled_from([0.25 / 255, 1 / 255, 4 / 255, 16 / 255, 1.0]),
@@ -161,8 +181,14 @@ def test_random_routers_are_bounded_from_below(seed: int, eps: float, channels: 
     torch.manual_seed(seed)
     model = routed(
         of_layers(
-            nn.Conv3d(3, channels, 3, stride, 1), nn.BatchNorm3d(channels), nn.ReLU(), nn.Conv3d(channels, 3, 3, 2, 1),
-            nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 4),
+            nn.Conv3d(3, channels, 3, stride, 1),
+            nn.BatchNorm3d(channels),
+            nn.ReLU(),
+            nn.Conv3d(channels, 3, 3, 2, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(3, 4),
         ),
         experts=4,
     )
@@ -215,13 +241,21 @@ def test_for_linear_mixtures_no_bound_is_above_the_linear_program() -> None:
 
 
 def test_excluded_experts_are_never_reached() -> None:
-    torch.manual_seed(0)
-    model = build_model(ModelSpec(classes=3, router=RouterSpec(width=4), experts=(ExpertSpec(width=2),) * 4)).eval()
-    x = drawn(24, (3, 4, 16, 16))
-    spread_routes(model, x)
-    out = excluded(model, x, 2 / 255)
-    assert 0 < out.float().mean() < 0.75
-    low, high = (x - 2 / 255).clamp(0, 1), (x + 2 / 255).clamp(0, 1)
+    torch.manual_seed(1)
+    model = routed(
+        of_layers(nn.AvgPool3d((4, 8, 8)), nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)), experts=4
+    )
+    # Clips of every brightness and contrast, so that scores differ by more than noise.
+    x = (drawn(24, (3, 4, 16, 16)) * drawn(24, (1, 1, 1, 1), 1) + drawn(24, (3, 1, 1, 1), 2)) / 2
+    last = model.router.get_submodule("4")
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.bias.sub_(model.router(x).mean(0))
+    assert len(model.router(x).argmax(1).unique()) > 1
+    eps = 6 / 255
+    out = excluded(model, x, eps)
+    assert 0.1 < out.float().mean() < 0.7
+    low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
     for j in range(4):  # climb each expert's score above the others
         z = x.clone()
         for step in range(20):
@@ -230,7 +264,7 @@ def test_excluded_experts_are_never_reached() -> None:
             assert not bool((scores.argmax(1) == j)[out[:, j]].any())
             ahead = scores[:, j] - scores.index_fill(1, torch.tensor([j]), -torch.inf).amax(1)
             (gradient,) = torch.autograd.grad(ahead.sum(), z)
-            z = (z.detach() + 4 / 255 * 0.8**step * gradient.sign()).clamp(low, high)
+            z = (z.detach() + 2 * eps * 0.8**step * gradient.sign()).clamp(low, high)
 
 
 def test_clips_are_proven_one_by_one() -> None:
@@ -259,8 +293,8 @@ def test_the_box_ends_at_black_and_white() -> None:
 
     x = torch.zeros(2, *SMALL)
     x[1] = 1.0
-    bound = prove_routes(routed(Brightness(), 2), x, 0.03, tolerance=0.0)
-    assert torch.allclose(bound, torch.tensor([0.1 - 0.06, 1.9 - 0.06]).double(), atol=1e-6)
+    bound = prove_routes(routed(Brightness(), 2), x, 0.03, tolerance=1e-6)
+    assert torch.allclose(bound, torch.tensor([0.1 - 0.06, 1.9 - 0.06]).double(), atol=3e-6)
 
 
 def test_the_tolerance_is_set_aside_twice() -> None:
@@ -292,7 +326,7 @@ def test_the_model_is_left_as_it_was_and_inference_mode_does_not_matter() -> Non
     model.train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     assert torch.equal(prove_routes(model, x, EPS), expected)
-    assert all(module.training for module in model.modules() if module is not model.router or True)
+    assert all(module.training for module in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(weight.requires_grad for weight in model.parameters())
     with torch.inference_mode():
@@ -329,7 +363,8 @@ def test_layers_without_a_bound_are_named() -> None:
     ("line", "complaint"),
     [
         (lambda x: x * x, "mul of two values that both depend on the clip"),
-        (lambda x: x / x.sum(), "division by something"),
+        (lambda x: x / x.sum(), "div of two values that both depend on the clip"),
+        (lambda x: torch.ones(3, 1, 1, 1) / x, "division by something"),
         (lambda x: x.sin(), "sin"),
         (lambda x: x.abs(), "abs"),
         (lambda x: -x.exp(), "exp"),
@@ -340,7 +375,7 @@ def test_layers_without_a_bound_are_named() -> None:
         (lambda x: x + torch.rand_like(x), "rand"),
         (lambda x: x.detach() ** 2, "pow"),
         (lambda x: x * x.argmax(), "argmax|both depend"),
-        (lambda x: x + x.max_pool() if hasattr(x, "max_pool") else x.sort(2).values, "sort"),
+        (lambda x: x.sort(2).values, "sort"),
         (lambda x: x if x.mean() > 0.5 else 2 * x, "no fixed graph"),
         (lambda x: x * float(x.mean()), "no fixed graph|both depend|layer"),
         (lambda x: x + torch.from_numpy(x.detach().numpy()), "no fixed graph|layer"),

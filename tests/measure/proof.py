@@ -1,8 +1,8 @@
 """What is proven of a bundle's routes, at what cost, and how steep its parts may be.
 
 `python -m tests.measure.proof [BUNDLE] [--data SET] [--clips N] [--seed S]` prints the tables of docs/proof.md. Times
-are CPU time on one thread, the least of three runs. With --oracle FILE, an implementation of the same bounds independent of
-this one is run beside it: a module with `fold` and `Router`, for the shipped kind of router.
+are CPU time on one thread, the least of three runs. With --oracle FILE, an implementation of the same bounds that is
+independent of this one is run beside it: a module with `fold` and `Router`, for the shipped kind of router.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ INNER: Final[dict[str, Callable[[Head, Target], Attack]]] = {
     "t-pgd": lambda head, towards: Attack(ce(head, towards), temporal),
     "tla": lambda head, towards: Attack(ce(head, towards) + LAM * lip(head), temporal),
     "kl": lambda head, towards: Attack(kl(head, towards)),
-    "one-step": lambda head, towards: Attack(ce(head, towards), budget=1, settings=Settings(alpha=1.25)),
+    "one-step": lambda head, towards: Attack(ce(head, towards), budget=1, settings=Settings(rel_stepsize=1.25)),
 }
 
 

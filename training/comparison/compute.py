@@ -15,7 +15,8 @@ from hardroute.training.methods import find_method
 from hardroute.training.run import Run
 from hardroute.training.settings import FitSettings
 
-EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.steady)
+# Clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.batch_invariance).
+EACH = 2
 
 
 class FixedRouter(nn.Module):

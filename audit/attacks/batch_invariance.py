@@ -8,18 +8,20 @@ small batches all the time, since an expert sees only the clips sent to it.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import ceil
 
 import torch
 from torch import Tensor, nn
 
-# Fewest clips from which on the kernels agree (for matrices up to 8192 wide it was 1 to 16 rows, once 62), and the rank
-# of a batch.
+# Fewest rows from which on the kernels agree (for matrices up to 8192 wide it was 1 to 16, once 62; for convolutions a
+# row is a clip), and the rank of a batch. A linear layer multiplies as many rows as its input has vectors, such as the
+# tokens of a clip: they count, not the clips.
 LEAST: Mapping[type[nn.Module], tuple[int, int]] = {nn.Conv3d: (2, 5), nn.Conv2d: (2, 4), nn.Linear: (64, 2)}
 
 
 @contextmanager
-def steady(model: nn.Module) -> Iterator[None]:
-    """Within: the layers of LEAST run on copies of their first clip as well where the batch is too small.
+def batch_invariant(model: nn.Module) -> Iterator[None]:
+    """Within: the layers of LEAST run on copies of their first clip as well where the batch has too few rows.
 
     The copies' outputs are dropped. Only one clip alone is convolved twice over, and still no slower than by itself
     for networks of few channels, whose convolutions gain as much from the other layout. What is computed outside
@@ -45,9 +47,12 @@ def _filling(forward: Callable[[Tensor], Tensor], least: int, rank: int) -> Call
     def run(input: Tensor) -> Tensor:
         n = len(input)
         # An input of a lower rank has no batch dimension.
-        if input.dim() < rank or not 0 < n < least:
+        if input.dim() < rank or not input.numel():
+            return forward(input)
+        enough = ceil(least / input.shape[1:-1].numel()) if rank == 2 else least
+        if n >= enough:
             return forward(input)
         # Detached: the copies' gradient is zero, and adding it up would cost time.
-        return forward(torch.cat([input, input[:1].detach().expand(least - n, *input.shape[1:])]))[:n]
+        return forward(torch.cat([input, input[:1].detach().expand(enough - n, *input.shape[1:])]))[:n]
 
     return run

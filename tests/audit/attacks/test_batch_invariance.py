@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardroute.audit.attacks import ATTACKS
-from hardroute.audit.attacks.steady import LEAST, steady
+from hardroute.audit.attacks.batch_invariance import LEAST, batch_invariant
 from hardroute.models import VideoMoE, build_model
 from hardroute.models.build import ExpertSpec, ModelSpec, RouterSpec
 from tests.support.audit_models import answers
@@ -49,7 +49,7 @@ def test_the_model_computes_what_it_computed(routed: tuple[VideoMoE, Tensor, Ten
     model, x, _ = routed
     for n in (1, 3, CLIPS):
         plain, clips = model(x[:n]), x[:n].clone().requires_grad_(True)
-        with steady(model):
+        with batch_invariant(model):
             found = model(clips)
         assert found.shape == plain.shape and torch.allclose(found, plain, atol=1e-5)
         (gradient,) = torch.autograd.grad(found.square().sum(), clips)
@@ -68,7 +68,7 @@ def test_the_list_covers_the_smallest_batches(kind: type[nn.Module]) -> None:
 
     def run(clips: Tensor) -> tuple[Tensor, Tensor]:
         clips = clips.clone().requires_grad_(True)
-        with steady(layer):
+        with batch_invariant(layer):
             out = layer(clips)
         return out.detach(), torch.autograd.grad(out.square().sum(), clips)[0]
 
@@ -77,9 +77,35 @@ def test_the_list_covers_the_smallest_batches(kind: type[nn.Module]) -> None:
         assert all(torch.equal(part, all_[:n]) for part, all_ in zip(run(x[:n]), whole, strict=True))
 
 
+@pytest.mark.parametrize(("clips", "tokens", "rows"), [(1, 392, 392), (1, 10, 70), (3, 10, 70), (1, 1, 64)])
+def test_the_tokens_of_a_clip_are_rows(clips: int, tokens: int, rows: int) -> None:
+    """A transformer's layers multiply far more rows than there are clips; copies of clips would only cost."""
+    layer, seen = nn.Linear(6, 4), []
+
+    def forward(input: Tensor) -> Tensor:
+        seen.append(input.shape[:-1].numel())
+        return nn.functional.linear(input, layer.weight, layer.bias)
+
+    vars(layer)["forward"] = forward
+    x = torch.rand(clips, tokens, 6)
+    with batch_invariant(layer):
+        assert layer(x).shape == (clips, tokens, 4)
+    assert seen == [rows]
+
+
+def test_the_batch_does_not_matter_to_a_transformer() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 384)
+    for tokens in (1, 5, 49, 392):
+        x = torch.rand(9, tokens, 96)
+        with batch_invariant(layer):
+            whole = layer(x)
+            assert all(torch.equal(layer(x[n : n + 1]), whole[n : n + 1]) for n in range(9)), tokens
+
+
 def test_inputs_without_a_batch_pass_through() -> None:
     layers = nn.ModuleList([nn.Linear(5, 3), nn.Conv3d(2, 3, 3)])
-    with steady(layers):
+    with batch_invariant(layers):
         assert layers[0](torch.rand(5)).shape == (3,)
         assert layers[0](input=torch.rand(2, 5)).shape == (2, 3)
         assert layers[1](torch.rand(2, 4, 5, 6)).shape == (3, 2, 3, 4)
@@ -91,7 +117,7 @@ def test_layers_are_as_they_were_afterwards() -> None:
     model = nn.ModuleList([plain, patched])
     seen: list[int] = []
     plain.register_forward_hook(lambda layer, args, out: seen.extend((len(args[0]), len(out))))
-    with contextlib.suppress(ZeroDivisionError), steady(model), steady(model):
+    with contextlib.suppress(ZeroDivisionError), batch_invariant(model), batch_invariant(model):
         assert plain(torch.rand(2, 5)).shape == (2, 3) and patched(torch.rand(2, 5)).shape == (2, 5)
         raise ZeroDivisionError
     assert "forward" not in vars(plain) and vars(patched)["forward"] is own

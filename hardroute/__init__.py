@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hardroute.audit.bundles import load_twin
     from hardroute.audit.evaluation import Evaluation, evaluate
     from hardroute.audit.policy import Policy
+    from hardroute.audit.proof import prove_routes
     from hardroute.models import VideoMoE
     from hardroute.runtime.bundle import Bundle, Manifest
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
@@ -46,6 +47,7 @@ _HOMES: Final = {
         "audit.attacks": ("ATTACKS", "SUITES"),
         "audit.evaluation": ("Evaluation", "evaluate"),
         "audit.policy": ("Policy",),
+        "audit.proof": ("prove_routes",),
         "audit.bundles": ("load_twin",),
         "models": ("VideoMoE",),
         "runtime.bundle": ("Bundle", "Manifest"),

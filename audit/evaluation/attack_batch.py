@@ -11,6 +11,7 @@ from torch import Tensor
 from hardroute.audit.attacks.model_state import device_of
 from hardroute.audit.attacks.objectives import shortfall
 from hardroute.audit.attacks.quantize import nearest_inside
+from hardroute.audit.attacks.validation import answers, validate_labels
 from hardroute.audit.evaluation.attack_run import AttackRun
 from hardroute.audit.evaluation.cost import Passes
 from hardroute.models import VideoMoE
@@ -66,12 +67,12 @@ def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
     with torch.no_grad():
         outputs = model.outputs(x)
         logits, route = outputs.deployed, outputs.route
-        margin = -shortfall(logits, y)
-        answered = logits.isfinite().all(1)
+        validate_labels(y, logits.shape[1])
+        label = answers(outputs)
         found = (
-            logits.argmax(1).where(answered, -1),
+            label,
             route,
-            margin.where(answered, -torch.inf),
+            (-shortfall(logits, y)).where(label >= 0, -torch.inf),
             outputs.router,
             logits,
         )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hardroute.audit.attacks import SUITES, Attack, find_attack
-from hardroute.audit.attacks.model_state import untouched
+from hardroute.audit.attacks.model_state import device_of, untouched
+from hardroute.audit.attacks.validation import validate_clips
 from hardroute.audit.defaults import BATCH_SIZE, EPS, STEPS
 from hardroute.audit.evaluation.attack_batch import BatchResult
 from hardroute.audit.evaluation.attack_run import AttackFunction, Plan
@@ -58,12 +59,15 @@ def evaluate(
     The verdict on a perturbed clip is a fresh `model(x_adv)`; attacks are not trusted with it.
 
     Raises:
-        MethodError: unknown suite or attack. BudgetError: an attack left its budget. ValueError: x, y, eps or
-        batch_size that make no sense.
+        MethodError: unknown suite or attack; clips, labels, eps or batch_size that make no sense
+            (`audit.attacks.validation`). BudgetError: an attack left its budget.
     """
     attacks, radii = resolve(suite), _checked(x, y, eps, batch_size)
+    y = y.long()
     plan = Plan(attacks, radii, steps, seed, precision, thorough, batch_size)
-    with untouched(model), counted(model) as passes:
+    # Half precision is asked for by `precision`; a caller's autocast must not decide what a model answers.
+    as_it_is = torch.autocast(device_of(model).type, enabled=False)
+    with untouched(model), as_it_is, counted(model) as passes:
         ledger = Ledger(model, x, y, plan, passes)
         each, done = int(ledger.right.sum()), 0
         effort = {name: _effort(attack, steps, len(model.experts)) for name, attack in attacks.items()}
@@ -105,15 +109,12 @@ def resolve(suite: str | Sequence[str] | Mapping[str, AttackFunction]) -> dict[s
 
 
 def _checked(x: Tensor, y: Tensor, eps: Sequence[float], batch_size: int) -> tuple[float, ...]:
-    if x.ndim != 5 or x.dtype != torch.float32 or not len(x):
-        raise ValueError(f"x must be float32 (N, 3, T, H, W) with N >= 1, not {x.dtype} {tuple(x.shape)}")
-    if y.shape != x.shape[:1] or y.is_floating_point():
-        raise ValueError(f"y must hold one class index per clip, not {y.dtype} {tuple(y.shape)}")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError("x must lie in [0, 1]: normalisation belongs to the model")
+    validate_clips(x, y)
+    for radius in eps:
+        validate_clips(x[:1], eps=radius)
     radii = tuple(sorted(set(eps)))
-    if not radii or not 0 <= radii[0] <= radii[-1] <= 1:
-        raise ValueError(f"eps must be L-inf radii in [0, 1], as 8 / 255, not {tuple(eps)}")
+    if not radii:
+        raise MethodError("eps: give at least one L-inf radius in raw pixels of [0, 1], such as (8 / 255,)")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise MethodError(f"batch_size must be at least 1, not {batch_size}")
     return radii

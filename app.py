@@ -1,9 +1,17 @@
 """The page: classify a clip and see which expert answered, then perturb the clip and see what changes.
 
-Bound to this machine by default, with limits on what may be uploaded and no calls to the outside.
+`hardroute page`, or `python app.py` in a checkout. Bound to this machine by default, with limits on what may be
+uploaded and no calls to the outside.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":
+    # The command loads this file once more, as `hardroute.app`: its help needs none of the libraries below, and one
+    # that is missing is named.
+    from hardroute.cli import main
+
+    main("app")
 
 import base64
 import io
@@ -12,24 +20,23 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-# Both are read when the library is imported; spinning threads would slow an attack down on shared cores.
+# Read when the library is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cv2
 import gradio as gr
 import numpy as np
 import torch
-import typer
 from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
-from hardroute.models import load_twin
+from hardroute.audit.bundles import load_twin
+from hardroute.audit.defaults import EPS, STEPS
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference import Engine, Prediction
 from hardroute.runtime.routelog import RouteRecord
 
@@ -42,9 +49,9 @@ CSS = "img.clip {width: 100%; max-width: 288px; margin: auto; image-rendering: p
 class Studio:
     """What the page can do, without the page: an engine for answers and its PyTorch twin for gradients."""
 
-    def __init__(self, bundle: Path, samples: str) -> None:
+    def __init__(self, bundle: str | Path, samples: str) -> None:
         self.engine = Engine.load(bundle)
-        self.twin = load_twin(bundle)
+        self.twin = load_twin(self.engine.bundle.root)
         self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
 
     def classify(self, video: str | None) -> tuple[Any, ...]:
@@ -154,8 +161,8 @@ def page(studio: Studio) -> gr.Blocks:
                 with gr.Tab("Attack"):
                     with gr.Row():
                         name = gr.Dropdown(list(SUITES["standard"]), value="pgd", label="Attack")
-                        eps = gr.Slider(0, 16, value=8, step=1, label="eps (of 255)")
-                        steps = gr.Slider(1, 50, value=10, step=1, label="Steps")
+                        eps = gr.Slider(0, 16, value=round(EPS * 255), step=1, label="eps (of 255)")
+                        steps = gr.Slider(1, 50, value=STEPS, step=1, label="Steps")
                     go = gr.Button("Attack this clip", variant="primary")
                     said = gr.Markdown(NOTE)
                     with gr.Row():
@@ -195,25 +202,12 @@ def launch(studio: Studio, host: str, port: int) -> Any:
     )
 
 
-cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@cli.command()
-def serve(
-    bundle: Annotated[Path, typer.Option(help="folder of the bundle to show")] = Path("models/zoo/motion"),
-    samples: Annotated[str, typer.Option(help="labelled set to offer")] = "motion:train=0,val=0,test=1",
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 7860,
-) -> None:
-    """Show a bundle in the browser."""
+def serve(bundle: str | Path, samples: str, host: str, port: int) -> None:
+    """Shows a bundle, offers the clips of a labelled set, and says where, until it is interrupted."""
     studio = Studio(bundle, samples)
     try:
         server, url, _ = launch(studio, host, port)
     except OSError as error:
-        raise HardrouteError(f"cannot listen on {host}:{port}, choose another --port: {error}") from None
-    typer.echo(f"showing {bundle} on {url} (Ctrl-C ends it)")
+        raise HardrouteError(f"cannot listen on {host}:{port}, choose another port: {error}") from None
+    print(f"showing {bundle} on {url} (Ctrl-C ends it)", flush=True)
     server.get_blocks().block_thread()
-
-
-if __name__ == "__main__":
-    main(cli)

@@ -24,9 +24,10 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from hardroute.audit.attacks import ATTACKS, SUITES
+    from hardroute.audit.bundles import load_twin
     from hardroute.audit.evaluation import Evaluation, evaluate
     from hardroute.audit.policy import Policy
-    from hardroute.models import VideoMoE, load_twin
+    from hardroute.models import VideoMoE
     from hardroute.runtime.bundle import Bundle, Manifest
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
     from hardroute.runtime.datasets import load_clips, open_set
@@ -45,7 +46,8 @@ _HOMES: Final = {
         "audit.attacks": ("ATTACKS", "SUITES"),
         "audit.evaluation": ("Evaluation", "evaluate"),
         "audit.policy": ("Policy",),
-        "models": ("VideoMoE", "load_twin"),
+        "audit.bundles": ("load_twin",),
+        "models": ("VideoMoE",),
         "runtime.bundle": ("Bundle", "Manifest"),
         "runtime.clips": ("ClipContract", "DecodedClip", "Limits", "decode", "decode_clips", "to_network"),
         "runtime.datasets": ("load_clips", "open_set"),

@@ -1,24 +1,26 @@
 """The command `hardroute`: every verb, each loaded when it is asked for.
 
-`python -m runtime`, `-m training` and `-m audit` in a checkout are parts of it.
+`python -m runtime`, `-m training`, `-m audit` and `app.py` in a checkout are parts of it.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Annotated, Any, Final, NamedTuple, NoReturn
 
 import typer
 
 from hardroute import __version__
-from hardroute.runtime import errors
+from hardroute.runtime import cli
+from hardroute.runtime.errors import HardrouteError
 
 
 class Verb(NamedTuple):
     """Where a verb lives and what it does in a line; its module loads with the verb and not with the list of them.
 
     Attributes:
-        part: the folder of the checkout whose `python -m` has it, too.
+        part: what of the checkout has it, too: a key of `PARTS`.
         home: module below `hardroute` and name of a function or a typer app in it.
     """
 
@@ -39,7 +41,39 @@ VERBS: Final = {
     "evaluate": Verb("training", "training.cli:evaluate", "How often a bundle is right about whole videos."),
     "compare": Verb("training", "training.cli:compare_methods", "Train methods at equal compute and audit each."),
     "audit": Verb("audit", "audit.cli:audit", "Attack a bundle, and decide by a policy whether it may be served."),
-    "page": Verb("app", "app:serve", "Show a bundle in the browser."),
+    "page": Verb("app", "cli:page", "Show a bundle in the browser."),
+}
+
+# Part of the checkout -> what a user types to run it.
+PARTS: Final = {
+    "runtime": "python -m runtime",
+    "training": "python -m training",
+    "audit": "python -m audit",
+    "app": "python app.py",
+}
+
+# Imported package -> the extra that brings it. What every installation has is not here.
+EXTRAS: Final = {
+    package: extra
+    for extra, packages in {
+        "cpu": ("onnxruntime",),
+        "openvino": ("openvino",),
+        "tensorrt": ("cuda", "tensorrt"),
+        "serve": ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
+        "train": (
+            "jinja2",
+            "markupsafe",
+            "matplotlib",
+            "onnx",
+            "onnxscript",
+            "rich",
+            "safetensors",
+            "tensorboardX",
+            "torch",
+        ),
+        "demo": ("gradio", "PIL"),
+    }.items()
+    for package in packages
 }
 
 
@@ -88,12 +122,42 @@ def hardroute(
     """Harden, audit and serve routed video classifiers. `hardroute VERB --help` says more of each."""
 
 
+def page(
+    bundle: Annotated[str, typer.Option(help="Bundle to show: its folder, or the name of a shipped one.")] = "motion",
+    samples: Annotated[str, typer.Option(help="Labelled set to offer.")] = "motion:train=0,val=0,test=1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+) -> None:
+    """Show a bundle in the browser."""
+    # Its libraries take seconds to import.
+    from hardroute.app import serve
+
+    serve(bundle, samples, host, port)
+
+
 def main(part: str | None = None) -> NoReturn:
-    """Runs the command line and exits. `part`: only the verbs of one folder; a part of one verb is that verb."""
+    """Runs the command line and exits.
+
+    Args:
+        part: a key of `PARTS`: only its verbs; a part of one verb is that verb.
+    """
     mine = [name for name, verb in VERBS.items() if part in (None, verb.part)]
-    command = load(mine[0]) if len(mine) == 1 else typer.main.get_command(app)
-    name = f"python -m {part}" if part else "hardroute"
-    errors.main(lambda: command(prog_name=name, obj=part))
+
+    def run() -> None:
+        name = PARTS[part] if part else "hardroute"
+        try:
+            command = load(mine[0]) if len(mine) == 1 else typer.main.get_command(app)
+            command(prog_name=name, obj=part)
+        except ModuleNotFoundError as error:
+            # By its exact name: a module that is missing in a library that is there is a bug, and keeps its traceback.
+            extra = EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            # No option stands before a verb but those that end the command.
+            verb = mine[0] if len(mine) == 1 else next((word for word in sys.argv[1:] if word in mine), name)
+            raise HardrouteError(f"{verb} needs {error.name}: pip install 'hardroute[{extra}]'") from None
+
+    cli.main(run)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Route:
 
     @classmethod
     def batch(cls, logits: np.ndarray) -> list[Route]:
-        """The top-1 routes of N clips' router logits (N, M)."""
+        """The top-1 routes of N clips' router logits (N, M). Nothing else decides which expert answers."""
         weights = softmax(logits)
         # Lists where there are few numbers: this runs for every clip, just after a network has emptied the caches.
         experts, margins = logits.argmax(axis=1).tolist(), map(_margin, weights.tolist())
@@ -98,20 +98,18 @@ class Prediction:
 
     @classmethod
     def batch(
-        cls, classes: Sequence[str], router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]
+        cls, classes: Sequence[str], routes: Sequence[Route], logits: np.ndarray, timings: Sequence[Timing]
     ) -> list[Prediction]:
         """The answers for N clips whose networks have run.
 
         Args:
             classes: the K labels.
-            router_logits: (N, M) float32.
+            routes: one for each clip.
             logits: (N, K) float32, of each clip's chosen expert.
             timings: one for each clip.
         """
         probabilities = softmax(logits)
-        answers = zip(
-            logits.argmax(axis=1).tolist(), probabilities, logits, Route.batch(router_logits), timings, strict=True
-        )
+        answers = zip(logits.argmax(axis=1).tolist(), probabilities, logits, routes, timings, strict=True)
         return [
             cls(classes[index], index, own.item(index), own, scores, route, timing, "", "")
             for index, own, scores, route, timing in answers

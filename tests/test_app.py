@@ -170,7 +170,7 @@ def test_a_taken_port_is_a_mistake(studio: app.Studio, tiny_bundle: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(HardrouteError, match=f"127.0.0.1:{port}"):
-            app.serve(tiny_bundle, SAMPLES, "127.0.0.1", port)
+            app.serve(str(tiny_bundle), SAMPLES, "127.0.0.1", port)
 
 
 def free_port() -> int:

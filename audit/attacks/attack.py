@@ -14,6 +14,7 @@ from hardroute.audit.attacks.reference import Reference
 from hardroute.audit.attacks.settings import Settings
 from hardroute.audit.attacks.steady import steady
 from hardroute.audit.attacks.steps import Rule, constant
+from hardroute.audit.defaults import EPS, STEPS
 from hardroute.models import VideoMoE
 from hardroute.runtime.errors import MethodError
 
@@ -57,8 +58,8 @@ class Attack:
         model: VideoMoE,
         x: Tensor,
         y: Tensor,
-        eps: float = 8 / 255,
-        steps: int = 10,
+        eps: float = EPS,
+        steps: int = STEPS,
         seed: int = 0,
         noise: Tensor | None = None,
         aim: Tensor | None = None,

@@ -1,44 +1,66 @@
-"""certificate.json: what a passed audit vouches for, in few words and bound to it by digests."""
+"""What a passed audit vouches for, taken out of its report, and put into the bundle."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from hardroute.runtime.bundle import CERTIFICATE as NAME
-from hardroute.runtime.bundle import CERTIFICATE_VERSION, Bundle, Certificate, seal_name, write_sealed
-from hardroute.runtime.datasets import ClipArrays
+from hardroute.audit.report.content import Report
+from hardroute.runtime.bundle import (
+    CERTIFICATE,
+    Accuracy,
+    Bundle,
+    Certificate,
+    CertifiedBundle,
+    CertifiedCheck,
+    CertifiedData,
+    CertifiedPolicy,
+    CertifiedSource,
+    RobustAccuracy,
+)
 from hardroute.runtime.errors import BundleError
+from hardroute.runtime.files import printable
+
+NAME: Final = CERTIFICATE
 
 
-def certificate(report: dict[str, Any], report_text: str) -> dict[str, Any] | None:
+def certificate(report: Report, report_text: str) -> Certificate | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
     An audit that was refused, that looked at fewer clips than its policy asks for, or whose attacks saw the model in
-    other arithmetic than its own, certifies nothing.
+    other arithmetic than its own, certifies nothing. Nor does a report that lacks what a certificate says.
     """
-    if not report["verdict"]["passed"] or report["data"]["limit"] is not None or report["attack_precision"] != "fp32":
+    data, baseline = report.data, report.baseline
+    in_full = data.limit is None and report.attack_precision == "fp32"
+    if not report.verdict.passed or not in_full or data.digest is None or baseline is None:
         return None
-    gate = report["policy"]["content"]["attacks"]["gate_eps"]
-    return {
-        "schema_version": CERTIFICATE_VERSION,
-        "created": report["created"],
-        "bundle": {key: report["bundle"][key] for key in ("name", "digest")},
-        "policy": report["policy"],
-        "data": report["data"],
-        "threat_model": report["threat_model"],
-        "attacks": [attack["name"] for attack in report["attacks"]],
-        "sources": report["transfer"] and report["transfer"]["models"],
-        "clean_accuracy": report["clean"]["both"],
-        "robust_accuracy": [
-            {"eps_255": at["eps_255"], "decides": at["eps_255"] == gate, **at["worst_case"]} for at in report["eps"]
-        ],
-        "baseline": report["baseline"],
-        "checks": report["verdict"]["checks"],
-        "versions": report["versions"],
-        "report_sha256": hashlib.sha256(report_text.encode()).hexdigest(),
-    }
+    gate = report.policy.content.attacks.gate_eps
+    return Certificate(
+        created=report.created,
+        bundle=CertifiedBundle(name=report.bundle.name, digest=report.bundle.digest),
+        policy=CertifiedPolicy.model_validate(report.policy.model_dump(mode="json")),
+        # A folder's name may hold what no terminal should see; that must not cost an audit its certificate.
+        data=CertifiedData(
+            name=printable(data.name), split=data.split, clips=data.clips, limit=data.limit, digest=data.digest
+        ),
+        threat_model=report.threat_model,
+        attacks=tuple(attack.name for attack in report.attacks),
+        sources=report.transfer
+        and {
+            name: CertifiedSource(digest=source.digest, undefended=source.undefended)
+            for name, source in report.transfer.models.items()
+        },
+        clean_accuracy=Accuracy.model_validate(report.clean.both.model_dump()),
+        robust_accuracy=tuple(
+            RobustAccuracy(eps_255=at.eps_255, decides=at.eps_255 == gate, **at.worst_case.model_dump())
+            for at in report.eps
+        ),
+        baseline=baseline,
+        checks=tuple(CertifiedCheck.model_validate(check.model_dump()) for check in report.verdict.checks),
+        versions=report.versions,
+        report_sha256=hashlib.sha256(report_text.encode()).hexdigest(),
+    )
 
 
 def attach(bundle: Bundle, certificate: Path) -> Path | None:
@@ -46,24 +68,11 @@ def attach(bundle: Bundle, certificate: Path) -> Path | None:
 
     Raises BundleError, with the bundle as it was, if that has another manifest by now or cannot be written.
     """
-    inside = bundle.root / NAME
-    if not bundle.is_current():
-        raise BundleError(f"bundle {bundle.root}: it was changed while it was audited; audit it again")
+    if not certificate.exists():
+        bundle.detach()
+        return None
     try:
-        if not certificate.exists():
-            for path in (inside, bundle.root / seal_name(NAME)):
-                path.unlink(missing_ok=True)
-            return None
         data = certificate.read_bytes()
-        # Nothing that the runtime would refuse may get in there.
-        Certificate.parse(data, bundle.digest, bundle.manifest)
-        write_sealed(bundle.root, NAME, data)
     except OSError as error:
-        raise BundleError(f"bundle {bundle.root}: {NAME} cannot be put there ({error.strerror})") from None
-    return inside
-
-
-def data_digest(clips: ClipArrays) -> str:
-    """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
-    lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+        raise BundleError(f"{certificate}: cannot be read ({error.strerror}); audit the bundle again") from None
+    return bundle.attach(data)

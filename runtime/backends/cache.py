@@ -8,12 +8,17 @@ against others, the folder is refused unless it belongs to this user and is clos
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
-import tempfile
 from pathlib import Path
+from typing import Final
 
 from hardroute.runtime.errors import BackendError
+from hardroute.runtime.files import open_regular, write_whole
+
+logger = logging.getLogger(__name__)
+_DIGEST_BYTES: Final = 32
 
 
 def cache_folder(name: str) -> Path:
@@ -43,23 +48,25 @@ def key(*parts: str) -> str:
 
 
 def read(path: Path) -> bytes | None:
-    """What `write` put there; None if nothing, or no longer the same."""
+    """What `write` put there; None if nothing, or no longer the same: then a warning is logged."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        with open_regular(path, follow=False) as file:
+            data = file.read()
+    except FileNotFoundError:
         return None
-    digest, content = data[:32], data[32:]
-    return content if hashlib.sha256(content).digest() == digest else None
+    except OSError as error:
+        logger.warning("%s cannot be read and is made anew: %s", path, error)
+        return None
+    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() == digest:
+        return content
+    logger.warning("%s is damaged and made anew", path)
+    return None
 
 
 def write(path: Path, content: bytes) -> None:
-    """Stores one entry in one rename. A cache that cannot be written costs time, not the answer: errors are dropped."""
-    temporary = None
+    """Stores one entry whole. A cache that cannot be written costs time, not the answer: a warning is logged."""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(hashlib.sha256(content).digest() + content)
-        temporary.replace(path)
-    except OSError:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        logger.warning("%s cannot be kept, so it will be made again next time: %s", path, error)

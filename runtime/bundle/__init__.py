@@ -2,21 +2,37 @@
 
 from hardroute.runtime.bundle.baseline import Baseline
 from hardroute.runtime.bundle.bundle import Bundle, write_manifest
-from hardroute.runtime.bundle.certificate import SCHEMA_VERSION as CERTIFICATE_VERSION
-from hardroute.runtime.bundle.certificate import Certificate
+from hardroute.runtime.bundle.certificate import (
+    Accuracy,
+    Certificate,
+    CertifiedBundle,
+    CertifiedCheck,
+    CertifiedData,
+    CertifiedPolicy,
+    CertifiedSource,
+    PolicyContent,
+    RobustAccuracy,
+)
 from hardroute.runtime.bundle.manifest import Manifest
 from hardroute.runtime.bundle.probes import Probes
-from hardroute.runtime.bundle.sealed_files import CERTIFICATE, seal_name, write_sealed
+from hardroute.runtime.bundle.sealed_files import CERTIFICATE
+from hardroute.runtime.bundle.shipped import find_bundle
 
 __all__ = [
     "CERTIFICATE",
-    "CERTIFICATE_VERSION",
+    "Accuracy",
     "Baseline",
     "Bundle",
     "Certificate",
+    "CertifiedBundle",
+    "CertifiedCheck",
+    "CertifiedData",
+    "CertifiedPolicy",
+    "CertifiedSource",
     "Manifest",
+    "PolicyContent",
     "Probes",
-    "seal_name",
+    "RobustAccuracy",
+    "find_bundle",
     "write_manifest",
-    "write_sealed",
 ]

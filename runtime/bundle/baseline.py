@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hardroute.runtime.bundle.manifest import MAX_CLASSES, MAX_EXPERTS
 from hardroute.runtime.prediction import Prediction
 
 MAX_SAMPLE: Final = 1000
@@ -44,8 +45,8 @@ class Baseline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    experts: tuple[_Count, ...] = Field(min_length=1, max_length=64)
-    labels: tuple[_Count, ...] = Field(min_length=2, max_length=10_000)
+    experts: tuple[_Count, ...] = Field(min_length=1, max_length=MAX_EXPERTS)
+    labels: tuple[_Count, ...] = Field(min_length=2, max_length=MAX_CLASSES)
     margins: tuple[_Margin, ...] = Field(min_length=1, max_length=MAX_SAMPLE)
     log_odds: tuple[_LogOdds, ...] = Field(min_length=1, max_length=MAX_SAMPLE)
 

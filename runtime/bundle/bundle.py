@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hardroute.runtime.bundle.certificate import Certificate
 from hardroute.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
@@ -21,14 +22,14 @@ from hardroute.runtime.bundle.sealed_files import (
     read_sealed,
     seal_name,
     sha256,
-    temporary_name,
     write_sealed,
 )
+from hardroute.runtime.bundle.shipped import find_bundle
 from hardroute.runtime.errors import BundleError
 
 # No file can hold its own digest, and the certificate quotes the manifest's: these two have seals beside them.
 _SEALED: Final = frozenset({MANIFEST, CERTIFICATE})
-UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED}
+_UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Bundle:
         manifest: the parsed `manifest.json`.
         digest: SHA-256 of the bytes of `manifest.json`; through the digests in there it covers every file.
 
-    >>> bundle = Bundle.open("models/zoo/motion")  # doctest: +SKIP
+    >>> bundle = Bundle.open("motion")  # doctest: +SKIP
     >>> bundle.manifest.classes  # doctest: +SKIP
     """
 
@@ -53,19 +54,17 @@ class Bundle:
         """Reads the manifest and compares every file with its digest.
 
         Args:
-            path: its folder.
+            path: its folder, or as text also the name of a shipped one: see `find_bundle`.
             digest: what the bundle's digest must be, 64 hex digits, known from elsewhere (a certificate, a note).
                 Without it damage is found, but not that someone put another whole bundle in its place.
 
         Raises:
             BundleError: no such folder, broken manifest, another digest; a file missing, unlisted, changed or a link.
         """
-        root = Path(path)
-        if not root.is_dir():
-            raise BundleError(f"{root}: no such bundle folder")
+        root = find_bundle(path)
         try:
             if not (root / MANIFEST).exists():
-                raise BundleError(f"no {MANIFEST} in it; `python -m training export` makes a bundle")
+                raise BundleError(f"no {MANIFEST} in it; `hardroute export` makes a bundle")
             data = read_sealed(root, MANIFEST)
             manifest = Manifest.parse(data)
             _compare_names(root, manifest)
@@ -87,7 +86,7 @@ class Bundle:
             BundleError: they differ, or `digest` is not 64 hex digits.
         """
         if not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
-            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `python -m runtime info` prints them")
+            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `hardroute info` prints them")
         if digest.lower() != self.digest:
             raise BundleError(
                 f"bundle {self.root}: its digest is {self.digest}, not the pinned one; "
@@ -131,6 +130,35 @@ class Bundle:
         except BundleError as error:
             raise BundleError(f"bundle {self.root}: {error}") from None
 
+    def attach(self, certificate: bytes) -> Path:
+        """Puts a certificate of this bundle and its seal into the folder, and says where.
+
+        Raises:
+            BundleError: with the bundle as it was: the manifest was changed since it was opened; see
+                `Certificate.parse`; or the folder cannot be written.
+        """
+        with self._changing_certificate():
+            # Nothing that `certificate` would refuse may get in there.
+            Certificate.parse(certificate, self.digest, self.manifest)
+            write_sealed(self.root, CERTIFICATE, certificate)
+        return self.root / CERTIFICATE
+
+    def detach(self) -> None:
+        """Removes the certificate and its seal, if there are any. Raises BundleError as `attach`."""
+        with self._changing_certificate():
+            for name in (CERTIFICATE, seal_name(CERTIFICATE)):
+                (self.root / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _changing_certificate(self) -> Iterator[None]:
+        if not self.is_current():
+            raise BundleError(f"bundle {self.root}: it was changed while it was audited; audit it again")
+        try:
+            yield
+        except OSError as error:
+            why = f"{CERTIFICATE} cannot be put there or taken away ({error.strerror})"
+            raise BundleError(f"bundle {self.root}: {why}") from None
+
     def is_current(self) -> bool:
         """Whether the manifest on the disk is still the one that was opened; reads that file only."""
         try:
@@ -153,7 +181,7 @@ class Bundle:
             raise BundleError(f"bundle {self.root}: {error}") from None
 
 
-def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
+def write_manifest(folder: str | Path, fields: Mapping[str, object]) -> Bundle:
     """Seals a folder: computes the digest of each file in it and writes `manifest.json` and its seal last.
 
     Args:
@@ -167,8 +195,7 @@ def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
         BundleError: the fields break the schema or name a file that is not there; no manifest is written.
     """
     root = Path(folder)
-    ours = UNLISTED | {temporary_name(name) for name in UNLISTED}
-    names = sorted(entry.name for entry in os.scandir(root) if entry.name not in ours)
+    names = sorted(entry.name for entry in os.scandir(root) if entry.name not in _UNLISTED)
     files = {name: sha256(read_chunks(root / name)) for name in names}
     manifest = Manifest.from_fields({**fields, "schema_version": SCHEMA_VERSION, "files": files})
     write_sealed(root, MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
@@ -177,12 +204,12 @@ def write_manifest(folder: str | Path, fields: Mapping[str, Any]) -> Bundle:
 
 def _compare_names(root: Path, manifest: Manifest) -> None:
     present = {entry.name for entry in os.scandir(root)}
-    if reserved := sorted(UNLISTED & manifest.files.keys()):
+    if reserved := sorted(_UNLISTED & manifest.files.keys()):
         raise BundleError(f"{MANIFEST}: files: {reserved[0]} cannot be listed in it")
     if missing := sorted(manifest.files.keys() - present):
         raise BundleError(f"{missing[0]} is missing; copy or export the bundle again")
     # What no digest covers could be picked up by a library that looks beside the model for more.
-    if unlisted := sorted(present - manifest.files.keys() - UNLISTED):
+    if unlisted := sorted(present - manifest.files.keys() - _UNLISTED):
         raise BundleError(f"{unlisted[0]} is not in the manifest; remove it or export the bundle again")
 
 

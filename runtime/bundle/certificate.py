@@ -1,22 +1,25 @@
-"""`certificate.json`: what a passed audit vouches for, as far as serving needs to know it."""
+"""`certificate.json`: what a passed audit vouches for, bound by digests to bundle, policy, clips and report."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hardroute.runtime.bundle.baseline import Baseline
-from hardroute.runtime.bundle.manifest import Manifest, Name, Sha256, first_error, printable, require_version
+from hardroute.runtime.bundle.manifest import Manifest, Name, Sha256, first_error, require_printable, require_version
 from hardroute.runtime.errors import BundleError
 
 SCHEMA_VERSION: Final = 2
-_Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
+_MANY: Final = 256  # more attacks, budgets or checks than any audit has
+_Text = Annotated[str, Field(max_length=4096), AfterValidator(require_printable)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
-    # What only people read (threat model, checks, versions) may be there and is not looked at.
+    # What a later version of hardroute adds within this schema is not looked at.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -27,7 +30,12 @@ class CertifiedBundle(_Part):
     digest: Sha256
 
 
-class _PolicyContent(_Part):
+class PolicyContent(_Part):
+    """The policy as the audit read it. Its schema is the audit's; here only its name has a meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
     name: _Text
 
 
@@ -35,23 +43,40 @@ class CertifiedPolicy(_Part):
     """Which policy it passed."""
 
     digest: Sha256
-    content: _PolicyContent
+    content: PolicyContent
 
 
 class CertifiedData(_Part):
-    """Which clips it was audited on."""
+    """Which clips it was audited on.
+
+    Attributes:
+        limit: None: all of the policy's clips.
+        digest: SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order.
+    """
 
     name: _Text
     split: _Text
     clips: int = Field(ge=1)
+    limit: int | None
+    digest: Sha256
+
+
+class CertifiedSource(_Part):
+    """Another bundle whose adversarial clips were shown to the audited one."""
+
+    digest: Sha256
+    undefended: bool
 
 
 class Accuracy(_Part):
-    """A share of the clips, and its 95 % interval."""
+    """A share of `n` clips, and its two-sided interval at `confidence`."""
 
+    successes: int = Field(ge=0)
+    n: int = Field(ge=1)
     share: _Share
     low: _Share
     high: _Share
+    confidence: _Share
 
 
 class RobustAccuracy(Accuracy):
@@ -59,6 +84,17 @@ class RobustAccuracy(Accuracy):
 
     eps_255: float = Field(ge=0, le=255)
     decides: bool
+
+
+class CertifiedCheck(_Part):
+    """One check of the policy, and what was found; `measured` is None where that is no finite number."""
+
+    name: _Text
+    measured: _Finite | None
+    wants: Literal["at least", "at most"]
+    bound: _Finite
+    sentence: _Text
+    passed: bool
 
 
 class Certificate(_Part):
@@ -69,19 +105,31 @@ class Certificate(_Part):
         bundle: which bundle was audited.
         policy: which policy it passed.
         data: on which clips.
+        threat_model: a statement each on the norm, what the attacker knows, and the like; for people.
+        attacks: names of those that were run.
+        sources: other bundles whose adversarial clips were shown to it, by name; None: there were none.
         clean_accuracy: of the unattacked clips, right in the PyTorch twin and in the runtime.
         robust_accuracy: the same under attack, by rising eps.
         baseline: how the deployed runtime answered the unattacked clips.
+        checks: what the policy asked for, and what was found.
+        versions: of what ran the audit.
+        report_sha256: of the bytes of report.json.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[2] = SCHEMA_VERSION
     created: _Text
     bundle: CertifiedBundle
     policy: CertifiedPolicy
     data: CertifiedData
+    threat_model: dict[_Text, _Text] = Field(max_length=_MANY)
+    attacks: tuple[_Text, ...] = Field(max_length=_MANY)
+    sources: dict[_Text, CertifiedSource] | None = Field(max_length=_MANY)
     clean_accuracy: Accuracy
-    robust_accuracy: tuple[RobustAccuracy, ...] = Field(max_length=256)
+    robust_accuracy: tuple[RobustAccuracy, ...] = Field(max_length=_MANY)
     baseline: Baseline
+    checks: tuple[CertifiedCheck, ...] = Field(max_length=_MANY)
+    versions: dict[_Text, _Text] = Field(max_length=_MANY)
+    report_sha256: Sha256
 
     @classmethod
     def parse(cls, data: bytes, digest: str, manifest: Manifest) -> Certificate:
@@ -91,14 +139,16 @@ class Certificate(_Part):
             BundleError: not JSON, another schema version, a field that breaks the schema, or of another bundle.
         """
         try:
-            require_version(data, "certificate.json", SCHEMA_VERSION, "audit the bundle again with --attach")
+            require_version(
+                data, "certificate.json", SCHEMA_VERSION, "audit the bundle again and attach its certificate"
+            )
             found = cls.model_validate_json(data)
         except ValidationError as error:
             raise BundleError(f"certificate.json: {first_error(error)}") from None
         if found.bundle.digest != digest:
             raise BundleError(
                 f"certificate.json is of another bundle, {found.bundle.digest[:12]}..., not of this one, "
-                f"{digest[:12]}...; audit this one with --attach"
+                f"{digest[:12]}...; audit this one and attach its certificate"
             )
         for what, there, here in (
             ("experts", found.baseline.experts, manifest.experts),
@@ -107,9 +157,13 @@ class Certificate(_Part):
             if len(there) != len(here):
                 raise BundleError(
                     f"certificate.json: baseline: {len(there)} {what}, the bundle has {len(here)}; "
-                    "audit it again with --attach"
+                    "audit it again and attach its certificate"
                 )
         return found
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `certificate.json`, as `parse` reads them."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
 
     @property
     def headline(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -11,6 +12,8 @@ from hardroute.runtime.clips import ClipContract
 from hardroute.runtime.errors import BundleError
 
 SCHEMA_VERSION: Final = 1
+MAX_EXPERTS: Final = 64
+MAX_CLASSES: Final = 10_000
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
@@ -21,7 +24,7 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def printable(text: str) -> str:
+def require_printable(text: str) -> str:
     """The text; raises ValueError if it holds control characters."""
     # Names reach terminals and logs; an escape sequence in them must not.
     if not text.isprintable():
@@ -30,7 +33,7 @@ def printable(text: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain_name)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(require_printable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -74,11 +77,11 @@ class Manifest(_Strict):
 
     schema_version: Literal[1]
     name: Name
-    classes: tuple[Name, ...] = Field(min_length=2, max_length=10_000)
+    classes: tuple[Name, ...] = Field(min_length=2, max_length=MAX_CLASSES)
     contract: ClipContract
     precision: Literal["fp32", "fp16"]
     router: FileName
-    experts: tuple[Expert, ...] = Field(min_length=1, max_length=64)
+    experts: tuple[Expert, ...] = Field(min_length=1, max_length=MAX_EXPERTS)
     single: FileName | None = None
     twin: Twin | None = None
     probes: FileName
@@ -122,7 +125,7 @@ class Manifest(_Strict):
             raise BundleError(f"manifest.json: {first_error(error)}") from None
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Manifest:
+    def from_fields(cls, fields: Mapping[str, object]) -> Manifest:
         """Like `parse`, from Python values."""
         try:
             return cls.model_validate(fields)

@@ -45,7 +45,7 @@ _USUAL: Final = """
     LayerNormalization LeakyRelu Less Log LogSoftmax MatMul Max Min Mish Mul Neg PRelu Pow Range Reciprocal ReduceL2
     ReduceMin ReduceSum Sigmoid Softmax Softplus Split Sqrt Squeeze Tanh Tile TopK Unsqueeze Where
 """
-# What `python -m training export` writes, the composed file included, and what other exporters write for convolutional
+# What `hardroute export` writes, the composed file included, and what other exporters write for convolutional
 # networks and transformers. No loops, sequences, strings, randomness or quantisation.
 OPERATORS: Final = frozenset(_EXPORTED.split() + _USUAL.split())
 _DOMAINS: Final = frozenset({"", "ai.onnx"})  # two names of one domain

@@ -108,7 +108,7 @@ def _read(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.nda
         found, _, dtype = np.lib.format.read_array_header_1_0(file)
     clips = found[0] if found else 0
     if dtype != np.dtype(_DTYPES[name]) or found != (clips, *shape) or not 1 <= clips <= MAX_PROBES:
-        expected = ", ".join(["1..1024", *map(str, shape)])
+        expected = ", ".join([f"1..{MAX_PROBES}", *map(str, shape)])
         raise ValueError(f"{name} is {dtype} {found}, expected {_DTYPES[name]} ({expected})")
     if entry.file_size < math.prod(found) * dtype.itemsize:
         raise ValueError(f"{name} is cut short")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from hardroute.runtime.errors import BundleError
+from hardroute.runtime.files import NotRegularError, open_regular, write_together
 
 MANIFEST: Final = "manifest.json"
 CERTIFICATE: Final = "certificate.json"
@@ -49,22 +48,8 @@ def read_sealed(folder: Path, name: str) -> bytes:
 
 
 def write_sealed(folder: Path, name: str, data: bytes) -> None:
-    """Writes a file and its seal, each whole or not at all."""
-    finished = {name: data, seal_name(name): _line(name, data)}
-    try:
-        for each, content in finished.items():
-            (folder / temporary_name(each)).write_bytes(content)
-        for each in finished:
-            (folder / temporary_name(each)).replace(folder / each)
-    finally:
-        # What a full disk left behind would be an unlisted file, and the bundle refused for it.
-        for each in finished:
-            (folder / temporary_name(each)).unlink(missing_ok=True)
-
-
-def temporary_name(name: str) -> str:
-    """What `write_sealed` calls a file until it is whole."""
-    return f".{name}.tmp"
+    """Writes a file and its seal, each whole or not at all. Raises OSError."""
+    write_together(folder, {name: data, seal_name(name): _line(name, data)})
 
 
 def sha256(chunks: Iterator[bytes]) -> str:
@@ -76,27 +61,23 @@ def sha256(chunks: Iterator[bytes]) -> str:
 
 
 def read_chunks(path: Path, limit: int = MAX_FILE_BYTES) -> Iterator[bytes]:
-    """Reads a regular file; what is judged is the open file, so its name cannot be swapped in between.
+    """Reads a regular file; no link is followed.
 
     Raises:
         BundleError: a link, no regular file, larger than `limit` bytes, or not readable.
     """
-    # Without O_NONBLOCK, opening a named pipe would wait for ever.
-    flags = os.O_RDONLY
-    for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, flag, 0)
     try:
-        if path.is_symlink():
-            raise BundleError(f"{path.name} is a symbolic link; put the file itself into the bundle")
-        with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BundleError(f"{path.name} is not a regular file")
+        with open_regular(path, follow=False) as file:
             size = 0
             while chunk := file.read(_CHUNK):
                 size += len(chunk)
                 if size > limit:
                     raise BundleError(f"{path.name} is larger than the limit of {limit} bytes")
                 yield chunk
+    except (IsADirectoryError, NotRegularError):
+        if path.is_symlink():
+            raise BundleError(f"{path.name} is a symbolic link; put the file itself into the bundle") from None
+        raise BundleError(f"{path.name} is not a regular file") from None
     except OSError as error:
         raise BundleError(f"{path.name} cannot be read: {error.strerror}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hardroute.runtime.bundle.bundle import Bundle
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.table import describe
 

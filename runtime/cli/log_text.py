@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hardroute.runtime.files import printable
 from hardroute.runtime.routelog.summary import Summary, drift, shares_of
 from hardroute.runtime.routelog.verify import Report
 
@@ -16,7 +17,7 @@ _ROWS: Final = 48
 
 def describe_report(report: Report) -> str:
     """The breaks or "ok", then one fact a line; the head comes last."""
-    lines = [f"broken: {what}" for what in report.breaks]
+    lines = [f"broken: {printable(what)}" for what in report.breaks]
     if report.broken > len(report.breaks):
         lines.append(f"broken: and {report.broken - len(report.breaks)} more")
     if not report.broken:
@@ -35,7 +36,7 @@ def describe_report(report: Report) -> str:
         if count:
             lines.append(what.format(count))
     # The end of a broken chain is nothing to trust later.
-    return "\n".join(_plain(line) for line in lines if line) + ("" if report.broken else f"\nhead {report.head}")
+    return "\n".join(lines) + ("" if report.broken else f"\nhead {report.head}")
 
 
 def as_dict(found: Summary, certified: Sequence[int] | None = None) -> dict[str, Any]:
@@ -87,7 +88,8 @@ def describe_summary(found: Summary, certified: Sequence[int] | None = None) -> 
         "unreadable": str(found.unreadable or ""),
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value]
-    parts = list(_drifts(found, certified))
+    # Names come from whoever wrote the log; on a terminal they must stay text on one line.
+    parts = [(printable(name), load, far, chance) for name, load, far, chance in _drifts(found, certified)]
     if len(parts) > 1 or certified:
         against = "the certified load" if certified else "the first"
         lines += ["", f"load by part, with its distance from {against} (and what chance alone would make of it)"]
@@ -97,7 +99,7 @@ def describe_summary(found: Summary, certified: Sequence[int] | None = None) -> 
             f"{name:<{wide}}  {int(load.sum()):>8} clips  {_shares(load)}  drift {far:.3f} ({chance:.3f})"
             for name, load, far, chance in parts[-_ROWS:]
         ]
-    return "\n".join(_plain(line) for line in lines)
+    return "\n".join(lines)
 
 
 def _drifts(found: Summary, certified: Sequence[int] | None) -> Iterator[tuple[str, np.ndarray, float, float]]:
@@ -114,7 +116,7 @@ def _shares(load: np.ndarray) -> str:
 
 
 def _counts(counter: Counter[str]) -> str:
-    shown = ", ".join(f"{name} {count}" for name, count in counter.most_common(20))
+    shown = ", ".join(f"{printable(name)} {count}" for name, count in counter.most_common(20))
     return shown + (", ..." if len(counter) > 20 else "")
 
 
@@ -124,8 +126,3 @@ def _many(count: int, noun: str) -> str:
 
 def _round(values: np.ndarray) -> list[float]:
     return [round(float(value), 4) for value in values]
-
-
-def _plain(line: str) -> str:
-    # Names come from whoever wrote the log; on a terminal they must stay text on one line.
-    return "".join(character if character.isprintable() else "?" for character in line)

@@ -1,4 +1,4 @@
-"""The options that `predict`, `stream` and `serve` share: what runs the networks, and where the routing log goes."""
+"""The options that `predict`, `stream` and `serve` share: networks, routing log, watch, abstaining."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ from typing import Annotated
 import typer
 
 from hardroute.runtime.backends import AUTO, BACKENDS
+from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.cli.from_settings import Options
 from hardroute.runtime.errors import HardrouteError
-from hardroute.runtime.inference.engine import Engine
-from hardroute.runtime.routelog import RouteLog
+from hardroute.runtime.inference import Engine
+from hardroute.runtime.routelog import LogSettings, RouteLog
+from hardroute.runtime.watch import Abstain, Alarm, Watch, WatchSettings
 
-BundleFolder = Annotated[Path, typer.Argument(help="Folder with manifest.json.")]
+BundleFolder = Annotated[str, typer.Argument(help="Folder with manifest.json, or a shipped bundle's name.")]
 BackendName = Annotated[str, typer.Option(help=f"What runs the networks: {', '.join([AUTO, *BACKENDS])}.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")]
 Digest = Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")]
 Tolerance = Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")]
 Log = Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")]
-LogMaxBytes = Annotated[int | None, typer.Option(help="Begin a new log file before one grows larger.")]
-LogKeep = Annotated[int | None, typer.Option(help="Full log files that stay; default: all.")]
+LogOptions = Annotated[LogSettings, Options("log_")]
+Wanted = Annotated[
+    bool | None,
+    typer.Option("--watch/--no-watch", help="Compare traffic with the certified clips; default: if it is certified."),
+]
+WatchOptions = Annotated[
+    WatchSettings, Options(names={"every": "watch_every", "refresh": "watch_refresh"}, without=("seed",))
+]
+AbstainOptions = Annotated[
+    Abstain, Options(names={"margin": "abstain_below", "probability": "abstain_below_probability"})
+]
 
 
-def open_engine(bundle: Path, backend: str, threads: int | None, digest: str | None, tolerance: float | None) -> Engine:
+def open_engine(bundle: str, backend: str, threads: int | None, digest: str | None, tolerance: float | None) -> Engine:
     """`Engine.load`; which backend "auto" chose, and why, goes to stderr."""
     engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
     if backend == AUTO:
@@ -31,14 +43,34 @@ def open_engine(bundle: Path, backend: str, threads: int | None, digest: str | N
     return engine
 
 
-def open_log(path: Path | None, max_bytes: int | None, keep: int | None) -> AbstractContextManager[RouteLog | None]:
+def open_log(path: Path | None, settings: LogSettings) -> AbstractContextManager[RouteLog | None]:
     """The log that `--log` asks for, if it does.
 
     Raises:
         HardrouteError: it cannot be written there, or options that concern a log that is not asked for.
     """
     if path is not None:
-        return RouteLog(path, max_bytes=max_bytes, keep=keep)
-    if max_bytes is not None or keep is not None:
-        raise HardrouteError("--log-max-bytes and --log-keep say how a log is kept; name its file with --log")
+        return RouteLog(path, **dict(settings))
+    if settings != LogSettings():
+        raise HardrouteError("--log-... options say how a log is kept; name its file with --log")
     return nullcontext()
+
+
+def open_watch(bundle: Bundle, wanted: bool | None, settings: WatchSettings) -> Watch | None:
+    """The watch that the options ask for; its alarms go to stderr.
+
+    Raises:
+        BundleError: it is wanted and there is no certificate, or there is one that is not valid.
+    """
+    if wanted is False or (wanted is None and bundle.certificate() is None):
+        return None
+    return Watch.from_bundle(bundle, on_alarm=_say, **dict(settings))
+
+
+def open_abstain(rule: Abstain) -> Abstain | None:
+    """The rule, if it withholds anything."""
+    return None if rule == Abstain() else rule
+
+
+def _say(alarm: Alarm) -> None:
+    typer.echo(f"alarm {alarm.kind}: {alarm.text}", err=True)

@@ -9,9 +9,11 @@ import typer
 
 from hardroute.runtime.datasets import motion
 
+_EXAMPLE = motion.MotionSpec().text
+
 
 def render(
-    spec: Annotated[str, typer.Argument(help='A motion set: "motion" or "motion:seed=0,train=250,...".')],
+    spec: Annotated[str, typer.Argument(help=f'A motion set: "motion", which is "{_EXAMPLE}", or with other numbers.')],
     out: Annotated[Path, typer.Option(help="New folder for the videos and their manifest.csv.")],
 ) -> None:
     """Render a procedural motion set as video files."""

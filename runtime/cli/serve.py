@@ -1,4 +1,4 @@
-"""`python -m runtime serve`."""
+"""`hardroute serve`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from typing import Annotated
 import typer
 
 from hardroute.runtime.cli import options
-from hardroute.runtime.cli.watch_options import AbstainBelow, Every, FalseAlarm, Wanted, open_abstain, open_watch
+from hardroute.runtime.cli.from_settings import Options, with_settings
 from hardroute.runtime.errors import HardrouteError
-from hardroute.runtime.watch.watch import FALSE_ALARM
+from hardroute.runtime.service import ServiceSettings
+from hardroute.runtime.service.settings import read_token
 
 MIB = 2**20
 
 
+@with_settings
 def serve(
+    *,
     bundle: options.BundleFolder,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
@@ -29,21 +32,13 @@ def serve(
     digest: options.Digest = None,
     tolerance: options.Tolerance = None,
     log: options.Log = None,
-    log_max_bytes: options.LogMaxBytes = None,
-    log_keep: options.LogKeep = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Clips that run together.")] = 8,
-    max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a clip waits for others.")] = 0.005,
-    max_upload: Annotated[int, typer.Option(min=1, help="MiB of one video.")] = 64,
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests under way; one more gets 503.")] = 16,
-    decode_seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Seconds that decoding one video may take.")
-    ] = 20.0,
+    log_settings: options.LogOptions,
+    settings: Annotated[ServiceSettings, Options(units={"max_upload": MIB}, without=("token",))],
     grace: Annotated[int, typer.Option(min=0, help="Seconds that requests under way get after SIGTERM.")] = 30,
     token_file: Annotated[Path | None, typer.Option(help="File with a token that clients must show.")] = None,
-    watch: Wanted = None,
-    false_alarm: FalseAlarm = FALSE_ALARM,
-    watch_every: Every = 1,
-    abstain_below: AbstainBelow = None,
+    watch: options.Wanted = None,
+    watch_settings: options.WatchOptions,
+    abstain: options.AbstainOptions,
     stream: Annotated[
         list[str] | None, typer.Option(metavar="NAME=SOURCE", help="Serve a file, folder, camera or URL as well.")
     ] = None,
@@ -52,29 +47,21 @@ def serve(
     try:
         import uvicorn
 
-        from hardroute.runtime.service.http import create_app
-        from hardroute.runtime.service.service import Service
-        from hardroute.runtime.service.settings import ServiceSettings, read_token
+        from hardroute.runtime.service import Service, create_app
     except ModuleNotFoundError as error:
         raise HardrouteError(f"serve needs {error.name}: pip install 'hardroute[serve]'") from None
-    settings = ServiceSettings(
-        max_upload=max_upload * MIB,
-        max_concurrent=max_concurrent,
-        decode_seconds=decode_seconds,
-        max_batch=max_batch,
-        max_wait=max_wait,
-        token=read_token(token_file) if token_file else None,
-    )
+    if token_file:
+        settings = settings.changed(token=read_token(token_file))
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
-        route_log = stack.enter_context(options.open_log(log, log_max_bytes, log_keep))
+        route_log = stack.enter_context(options.open_log(log, log_settings))
         engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
         service = Service(
             engine,
             settings,
             log=route_log,
-            watch=open_watch(engine.bundle, watch, false_alarm, watch_every),
-            abstain=open_abstain(abstain_below),
+            watch=options.open_watch(engine.bundle, watch, watch_settings),
+            abstain=options.open_abstain(abstain),
         )
         stack.callback(service.close)
         for name, source in map(_named_source, stream or []):

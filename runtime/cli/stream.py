@@ -1,4 +1,4 @@
-"""`python -m runtime stream`."""
+"""`hardroute stream`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,23 @@ from typing import Annotated
 import typer
 
 from hardroute.runtime.cli import options
-from hardroute.runtime.cli.table import fit
-from hardroute.runtime.cli.watch_options import AbstainBelow, Every, FalseAlarm, Wanted, open_abstain, open_watch
-from hardroute.runtime.errors import EXIT_BAD_INPUT
-from hardroute.runtime.streams.events import StreamCounts, StreamEvent
-from hardroute.runtime.streams.hub import Hub
-from hardroute.runtime.streams.settings import StreamSettings
-from hardroute.runtime.watch.watch import FALSE_ALARM
+from hardroute.runtime.cli.exit_codes import EXIT_BAD_INPUT
+from hardroute.runtime.cli.from_settings import Options, with_settings
+from hardroute.runtime.files import printable
+from hardroute.runtime.streams import Hub, Reconnect, StreamCounts, StreamEvent, StreamSettings
 
 _NAME_WIDTH = 40
 
 
+@with_settings
 def stream(
+    *,
     bundle: options.BundleFolder,
     sources: Annotated[list[str], typer.Argument(help="Files, folders, camera:0, or rtsp:// and http:// addresses.")],
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of a window; default: the bundle's, or 2 if that takes whole videos.")
-    ] = None,
-    stride: Annotated[float | None, typer.Option(help="Seconds between their starts; default: their length.")] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="When answers are too slow: block or drop-oldest; default: block for files only."),
-    ] = None,
+    settings: Annotated[StreamSettings, Options(without=("limits", "reconnect"))],
+    reconnect: Annotated[Reconnect, Options("reconnect_")],
     log: options.Log = None,
-    log_max_bytes: options.LogMaxBytes = None,
-    log_keep: options.LogKeep = None,
+    log_settings: options.LogOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print those JSON lines, not a table.")] = False,
     max_batch: Annotated[int, typer.Option(min=1, help="Windows that run together.")] = 8,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds that a window waits for others.")] = 0.005,
@@ -41,27 +33,25 @@ def stream(
     threads: options.Threads = None,
     digest: options.Digest = None,
     tolerance: options.Tolerance = None,
-    watch: Wanted = None,
-    false_alarm: FalseAlarm = FALSE_ALARM,
-    watch_every: Every = 1,
-    abstain_below: AbstainBelow = None,
+    watch: options.Wanted = None,
+    watch_settings: options.WatchOptions,
+    abstain: options.AbstainOptions,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows.")] = None,
-    loop: Annotated[bool, typer.Option(help="Start files and folders anew when they end, for ever.")] = False,
 ) -> None:
     """Classify videos without end, window by window; many at a time. Ctrl-C ends it.
 
     What happens to a source is said on stderr, and at the end what became of its windows. A source that cannot be used
     does not stop the others; it costs exit code 2.
     """
-    settings = StreamSettings(seconds=seconds, stride=stride, policy=policy, loop=loop)  # type: ignore[arg-type]
+    settings = settings.changed(reconnect=reconnect)
     with ExitStack() as stack:
-        route_log = stack.enter_context(options.open_log(log, log_max_bytes, log_keep))
+        route_log = stack.enter_context(options.open_log(log, log_settings))
         engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
         hub = Hub(
             engine,
             log=route_log,
-            watch=open_watch(engine.bundle, watch, false_alarm, watch_every),
-            abstain=open_abstain(abstain_below),
+            watch=options.open_watch(engine.bundle, watch, watch_settings),
+            abstain=options.open_abstain(abstain),
             max_batch=max_batch,
             max_wait=max_wait,
         )
@@ -87,7 +77,7 @@ def _show_json(event: StreamEvent) -> None:
 
 
 def _show(event: StreamEvent, width: int) -> None:
-    name = fit(event.source, len(event.source))
+    name = printable(event.source)
     # The end of a path tells more than its beginning.
     column = name if len(name) <= width else f"...{name[3 - width :]}"
     if event.dropped:
@@ -110,7 +100,7 @@ def _show(event: StreamEvent, width: int) -> None:
 
 def _report(hub: Hub) -> None:
     for name, counts in hub.counts.items():
-        typer.echo(f"{fit(name, len(name))}: {_summary(counts)}", err=True)
+        typer.echo(f"{printable(name)}: {_summary(counts)}", err=True)
     stats = hub.batcher.stats
     typer.echo(f"{stats.answered} windows in {stats.expert_batches} runs, {stats.mean_batch:.1f} a run", err=True)
 

@@ -1,13 +1,13 @@
-"""What `python -m runtime` shows a person."""
+"""What `hardroute info` and `hardroute predict` show a person."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hardroute.runtime.bundle.bundle import Bundle
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BundleError
-from hardroute.runtime.inference.multi_clip import VideoPrediction
-from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.files import printable
+from hardroute.runtime.inference import Prediction, VideoPrediction
 
 _NAME_WIDTH = 40
 _WINDOW = "  {:.1f} to {:.1f} s"
@@ -102,11 +102,10 @@ def _certified(bundle: Bundle) -> str:
     except BundleError as error:
         # The bundle itself is whole, and this says all there is to know.
         return f"NOT VALID: {error}"
-    return found.headline if found else "none; `python -m audit ... --attach` puts one in"
+    return found.headline if found else "none; `hardroute audit ... --attach` puts one in"
 
 
 def fit(name: str, width: int) -> str:
     """A name as plain text of at most `width` characters."""
-    # A file name may hold anything; on a terminal it must stay text on one line.
-    name = "".join(character if character.isprintable() else "?" for character in name)
+    name = printable(name)
     return name if len(name) <= width else name[: width - 3] + "..."

@@ -13,7 +13,8 @@ import numpy as np
 from hardroute.runtime.clips.contract import ClipContract
 from hardroute.runtime.clips.decoding import DecodedClip, decode_clips
 from hardroute.runtime.clips.limits import DEFAULT_LIMITS, Limits
-from hardroute.runtime.datasets.dataset import MANIFEST, ClipSet
+from hardroute.runtime.datasets.dataset import ClipSet
+from hardroute.runtime.datasets.manifest_csv import MANIFEST
 from hardroute.runtime.errors import ClipError, DataError
 
 

@@ -1,19 +1,13 @@
-"""Labelled sets of video files: a folder with a manifest.csv, or the procedural `motion` set."""
+"""A labelled set of video files: its rows, its splits, and balanced parts of it."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from hardroute.runtime.errors import DataError
-
-MANIFEST = "manifest.csv"
-REQUIRED = ("file", "label", "split")
-MAX_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -67,68 +61,6 @@ class ClipSet:
             ranked.append((turn, class_order[label], i))
         chosen = sorted(i for _, _, i in sorted(ranked)[:n])
         return ClipSet(self.name, self.classes, tuple(self.rows[i] for i in chosen))
-
-
-def open_set(spec: str | Path, progress: Callable[[int, int], None] | None = None) -> ClipSet:
-    """Open a folder with a manifest.csv, `ucf101:DIR` or `hmdb51:DIR` (runtime.datasets.official), or the procedural
-    set: "motion", "motion:seed=0,train=250,val=25,test=40".
-
-    The counts are clips per class; the motion set is rendered into a cache folder on first use. Raises
-    DataError.
-    """
-    text = str(spec)
-    if text == "motion" or text.startswith("motion:"):
-        from hardroute.runtime.datasets import motion
-
-        return read_manifest(motion.cached(text, progress), name=text)
-    if text.partition(":")[0] in ("ucf101", "hmdb51"):
-        from hardroute.runtime.datasets.official import open_official
-
-        return open_official(text)
-    return read_manifest(Path(text))
-
-
-def read_manifest(folder: Path, name: str | None = None) -> ClipSet:
-    """Read `folder`/manifest.csv (columns file, label, split and, if there, group). Raises DataError."""
-    folder = Path(folder)
-    name = name or str(folder)
-    manifest = folder / MANIFEST
-    if not folder.is_dir():
-        raise DataError(f"{name}: no such folder; give a folder with a {MANIFEST}, or motion")
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            rows = _rows(folder.resolve(), name, csv.DictReader(file, strict=True))
-    except FileNotFoundError:
-        raise DataError(f"{name}: no {MANIFEST} in it; it needs the columns {', '.join(REQUIRED)}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{manifest}: cannot be read as CSV in UTF-8 ({error}); export it again") from None
-    return ClipSet(name, tuple(sorted({row.label for row in rows})), rows)
-
-
-def _rows(root: Path, name: str, reader: csv.DictReader[str]) -> tuple[ClipRow, ...]:
-    missing = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(f"{name}: {MANIFEST} has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
-    rows: list[ClipRow] = []
-    seen: set[str] = set()
-    for cells in reader:
-        where = f"{name}: {MANIFEST} line {reader.line_num}"
-        values = {column: (cells.get(column) or "").strip() for column in REQUIRED}
-        for column, value in values.items():
-            if not value:
-                raise DataError(f"{where}: empty {column}; fill it in or take the line out")
-        file = values["file"]
-        if file in seen:
-            raise DataError(f"{where}: {file} is named twice; keep one of the lines")
-        if len(seen) >= MAX_ROWS:
-            raise DataError(f"{where}: more than {MAX_ROWS:,} clips; split the set")
-        seen.add(file)
-        # A clip without a group stands for itself.
-        group = (cells.get("group") or "").strip() or file
-        rows.append(ClipRow(inside(root, file, where), file, values["label"], values["split"], group))
-    if not rows:
-        raise DataError(f"{name}: {MANIFEST} lists no clips; add a line per video")
-    return tuple(rows)
 
 
 def inside(root: Path, file: str, where: str) -> Path:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
-import tempfile
+import logging
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
 import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from hardroute.runtime import clips
 from hardroute.runtime.clips.contract import ClipContract
@@ -21,6 +19,23 @@ from hardroute.runtime.clips.decoding import DecodedClip, decode_clips
 from hardroute.runtime.clips.file_type import check_file
 from hardroute.runtime.clips.limits import DEFAULT_LIMITS, Limits
 from hardroute.runtime.errors import DataError
+from hardroute.runtime.files import open_regular, replacing
+
+logger = logging.getLogger(__name__)
+
+
+class _Told(BaseModel):
+    """What a `DecodedClip` holds besides its frames and its file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+    frames_decoded: int
+    frames_expected: int
+    seconds: float
+    start: float
+
+
+_TOLD = TypeAdapter(list[_Told])
 
 
 class ClipCache:
@@ -58,40 +73,41 @@ class ClipCache:
             made = decode_clips(path, contract, limits, clips=clips)
             _write(place, made)
             return made
-        return tuple(DecodedClip(frames=own, name=path.name, sha256=sha256, **told) for own, told in found)
+        return tuple(
+            DecodedClip(
+                own, path.name, sha256, told.frames_decoded, told.frames_expected, told.seconds, start=told.start
+            )
+            for own, told in found
+        )
 
 
-def _read(place: Path, contract: ClipContract, clips: int) -> list[tuple[np.ndarray, dict[str, Any]]] | None:
+def _read(place: Path, contract: ClipContract, clips: int) -> list[tuple[np.ndarray, _Told]] | None:
     """None where there are no such clips, or not whole ones: a zip archive carries a checksum of each member."""
     try:
-        with zipfile.ZipFile(place) as archive:
+        with open_regular(place) as kept, zipfile.ZipFile(kept) as archive:
             with archive.open("frames.npy") as file:
                 frames = np.lib.format.read_array(file, allow_pickle=False)
                 file.read()  # to the end, where the checksum is compared
-            told = json.loads(archive.read("clips.json"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            told = _TOLD.validate_json(archive.read("clips.json"))
+        shape = (clips, contract.frames, contract.height, contract.width, 3)
+        if frames.shape != shape or frames.dtype != np.uint8 or len(told) != clips:
+            raise ValueError(f"{frames.dtype} {frames.shape} of {len(told)} clips")
+    except FileNotFoundError:
         return None
-    shape = (clips, contract.frames, contract.height, contract.width, 3)
-    whole = frames.shape == shape and frames.dtype == np.uint8 and len(told) == clips
-    return list(zip(frames, told, strict=True)) if whole else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged and its video decoded anew: %s", place, error)
+        return None
+    return list(zip(frames, told, strict=True))
 
 
 def _write(place: Path, clips: tuple[DecodedClip, ...]) -> None:
-    names = ("frames_decoded", "frames_expected", "seconds", "start")
-    told = [{name: getattr(clip, name) for name in names} for clip in clips]
+    told = _TOLD.dump_json([_Told.model_validate(clip) for clip in clips])
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as file:
-            try:
-                with zipfile.ZipFile(file, "w") as archive:
-                    with archive.open("frames.npy", "w") as member:
-                        np.lib.format.write_array(member, np.stack([clip.frames for clip in clips]), allow_pickle=False)
-                    archive.writestr("clips.json", json.dumps(told))
-                file.close()
-                os.replace(file.name, place)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replacing(place) as file, zipfile.ZipFile(file, "w") as archive:
+            with archive.open("frames.npy", "w") as member:
+                np.lib.format.write_array(member, np.stack([clip.frames for clip in clips]), allow_pickle=False)
+            archive.writestr("clips.json", told)
     except OSError as error:
         raise DataError(
             f"{place.parent}: the clip cache cannot be written ({error.strerror}); make room, or set HARDROUTE_CACHE"

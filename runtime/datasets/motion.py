@@ -6,11 +6,8 @@ smaller set are the first ones of a larger set of the same seed.
 
 from __future__ import annotations
 
-import contextlib
-import csv
+import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +17,9 @@ import cv2
 import numpy as np
 
 from hardroute.runtime.datasets import motion_scene
+from hardroute.runtime.datasets.manifest_csv import MANIFEST, write_manifest
 from hardroute.runtime.errors import DataError
+from hardroute.runtime.files import new_folder
 
 # Part of the cache key: raise it whenever the same spec would give other frames.
 GENERATOR = 3
@@ -39,7 +38,7 @@ class MotionSpec:
 
     @staticmethod
     def parse(text: str) -> MotionSpec:
-        """Read "motion" or "motion:seed=0,train=250,val=25,test=40"; what is not named keeps its default.
+        """Read "motion", or after a colon what differs from the default.
 
         >>> MotionSpec.parse("motion:test=5")
         MotionSpec(seed=0, train=250, val=25, test=5)
@@ -49,12 +48,12 @@ class MotionSpec:
         for part in filter(None, (p.strip() for p in settings.split(","))):
             key, _, value = (p.strip() for p in part.partition("="))
             if key not in ("seed", *_SPLITS) or key in values:
-                raise DataError(f"{text}: {part!r} is not understood; write motion:seed=0,train=250,val=25,test=40")
+                raise DataError(f"{text}: {part!r} is not understood; write {MotionSpec().text}")
             if not (value.isascii() and value.isdigit()):
                 raise DataError(f"{text}: {key} must be a whole number from 0, not {value!r}")
             values[key] = int(value)
         if head.strip() != "motion":
-            raise DataError(f"{text}: not a motion set; write motion:seed=0,train=250,val=25,test=40")
+            raise DataError(f"{text}: not a motion set; write {MotionSpec().text}")
         spec = MotionSpec(**values)
         if max(spec.counts.values()) > MAX_PER_CLASS:
             raise DataError(f"{text}: at most {MAX_PER_CLASS:,} clips per class and split")
@@ -66,6 +65,12 @@ class MotionSpec:
     def counts(self) -> dict[str, int]:
         """Clips per class, by split."""
         return {split: getattr(self, split) for split in _SPLITS}
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads as this."""
+        counts = ",".join(f"{split}={n}" for split, n in self.counts.items())
+        return f"motion:seed={self.seed},{counts}"
 
     @property
     def key(self) -> str:
@@ -96,7 +101,7 @@ def cached(spec: str | MotionSpec, progress: Callable[[int, int], None] | None =
     """The folder of the rendered set, rendered now if it is not in the cache. Raises DataError."""
     spec = MotionSpec.parse(spec) if isinstance(spec, str) else spec
     folder = cache_root() / spec.key
-    return folder if (folder / "manifest.csv").is_file() else render(spec, folder, progress)
+    return folder if (folder / MANIFEST).is_file() else render(spec, folder, progress)
 
 
 def render(spec: str | MotionSpec, out: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -106,22 +111,17 @@ def render(spec: str | MotionSpec, out: str | Path, progress: Callable[[int, int
     DataError.
     """
     spec = MotionSpec.parse(spec) if isinstance(spec, str) else spec
-    out = Path(out)
+    out, rendered = Path(out), False
     try:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise DataError(f"{out}: already there; choose a new folder or remove it first")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        with new_folder(out) as folder:
+            _render_into(folder, spec, progress)
+            rendered = True
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another folder") from None
-    try:
-        _render_into(temporary, spec, progress)
-        temporary.chmod(0o755)
-        _move(temporary, out)
-    except OSError as error:
+        if rendered and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (out / MANIFEST).is_file():
+            return out  # another process rendered the same set meanwhile: theirs is as good
+        if isinstance(error, FileExistsError) and out.exists():
+            raise DataError(f"{out}: already there; choose a new folder or remove it first") from None
         raise DataError(f"{out}: cannot be written ({error.strerror}); free some space or choose another") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -143,11 +143,10 @@ def _render_into(folder: Path, spec: MotionSpec, progress: Callable[[int, int], 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "label", "split", "group"))
-        for name, (split, label, index) in zip(names, clips, strict=True):
-            writer.writerow((name, label, split, f"{split}-{label}-{index:05d}"))
+    rows = zip(names, clips, strict=True)
+    write_manifest(
+        folder, ((name, label, split, f"{split}-{label}-{index:05d}") for name, (split, label, index) in rows)
+    )
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
@@ -169,14 +168,3 @@ def write_video(path: Path, frames: np.ndarray) -> None:
         stated = int.from_bytes(file.read(8)[4:], "little") + 8
     if stated != path.stat().st_size:
         raise DataError(f"{path}: was not written to its end; free some space and try again")
-
-
-def _move(temporary: Path, out: Path) -> None:
-    try:
-        os.replace(temporary, out)
-    except OSError:
-        # Another process rendered the same set meanwhile: theirs is as good.
-        with contextlib.suppress(OSError):
-            if (out / "manifest.csv").is_file():
-                return
-        raise

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hardroute.runtime.datasets.dataset import ClipRow, ClipSet, inside
 from hardroute.runtime.errors import DataError
+from hardroute.runtime.files import open_regular
 
 VALIDATION = 8  # one in so many groups of a class
 MAX_LIST_BYTES = 16 * 2**20
@@ -100,9 +101,11 @@ def _only(paths: Iterable[Path], name: str, spec: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        if path.stat().st_size > MAX_LIST_BYTES:
+        with open_regular(path) as file:
+            data = file.read(MAX_LIST_BYTES + 1)
+        if len(data) > MAX_LIST_BYTES:
             raise DataError(f"{path}: too large for a split list")
-        text = path.read_text(encoding="utf-8")
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get the official split lists again") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -31,7 +31,7 @@ def fastest(
         bundle: what is to be served.
         threads: see `open_backend`.
         candidates: names of backends.
-        tolerance: see `Networks.replay_probes`.
+        tolerance: see `Networks.load`.
 
     Returns:
         The name of the backend, the networks on it, and one line that says what each candidate did.
@@ -39,6 +39,7 @@ def fastest(
     Raises:
         BundleError: the files hold what they should not, or no backend that can run here answers the probes.
         BackendError: none can run here.
+        EngineError: the tolerance is negative or no number.
     """
     for name in bundle.manifest.networks:
         check_onnx(bundle.read(name), name)  # a fault of the file: no backend has to be asked
@@ -48,8 +49,8 @@ def fastest(
     best: tuple[str, Networks] | None = None
     for name in candidates:
         try:
-            networks = Networks.load(bundle, open_backend(name, threads))
-            networks.replay_probes(tolerance)
+            networks = Networks.load(bundle, open_backend(name, threads), tolerance)
+            networks.replay_probes()
         except (BackendError, BundleError) as error:
             refusals[name] = error
             continue

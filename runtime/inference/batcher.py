@@ -10,17 +10,74 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BusyError, EngineError, HardrouteError
 from hardroute.runtime.inference.batch_queue import Job, Queues
-from hardroute.runtime.inference.batcher_stats import BatcherStats
-from hardroute.runtime.inference.engine import Engine
-from hardroute.runtime.prediction import Prediction, Timing
+from hardroute.runtime.inference.networks import MAX_BATCH
+from hardroute.runtime.prediction import Prediction, Route, Timing
 
+MAX_WAIT: Final = 0.005  # seconds that a clip waits for others, unless told otherwise
+MAX_PENDING: Final = 256
 _LONGEST_WAIT: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class BatcherStats:
+    """What a batcher has done so far.
+
+    Attributes:
+        submitted, answered, failed, cancelled: clips; those that are in none of the last three are pending.
+        route_batches, routed: runs of the router, and the clips in them.
+        expert_batches, run: runs of all experts together, and the clips in them.
+        waited, longest_wait: seconds from the submission of a clip until its expert began; sum and maximum.
+    """
+
+    submitted: int = 0
+    answered: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    route_batches: int = 0
+    routed: int = 0
+    expert_batches: int = 0
+    run: int = 0
+    waited: float = 0.0
+    longest_wait: float = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Clips that wait or are being computed."""
+        return self.submitted - self.answered - self.failed - self.cancelled
+
+    @property
+    def mean_batch(self) -> float:
+        """Clips in an expert's run, on the mean; 0 before the first."""
+        return self.run / max(1, self.expert_batches)
+
+    @property
+    def mean_wait(self) -> float:
+        """Seconds from submission to the expert's beginning, on the mean."""
+        return self.waited / max(1, self.run)
+
+
+class Routed(Protocol):
+    """What a batcher stands on: the `Networks` of a bundle, or an `Engine` around them. Clips are as there."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """Where the networks come from."""
+
+    def check(self, frames: np.ndarray) -> None:
+        """Raises ClipError unless these are clips of the bundle's contract."""
+
+    def route(self, frames: np.ndarray) -> list[Route]:
+        """Which expert each of N clips is to be answered by."""
+
+    def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
+        """The logits (N, K) float32 of one expert."""
 
 
 @dataclass(eq=False)
@@ -28,8 +85,8 @@ class _Clip:
     frames: np.ndarray
     future: Future[Prediction]
     submitted: float
-    scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    route_ms: float = 0.0
+    route: Route = field(init=False)
+    route_ms: float = field(init=False)
 
 
 class MicroBatcher:
@@ -42,7 +99,7 @@ class MicroBatcher:
     An answer equals `engine.predict_batch` on that clip, to the rounding of the inference library.
 
     Args:
-        engine: stays the caller's; close it after the batcher.
+        engine: an `Engine`, or what else answers clips in two steps; stays the caller's: close it after the batcher.
         max_batch: clips in one run of a network, at most.
         max_wait: seconds, see above; 0 never waits for company.
         max_pending: clips that may be under way; `submit` waits while there are so many. None: no bound.
@@ -54,10 +111,10 @@ class MicroBatcher:
 
     def __init__(
         self,
-        engine: Engine,
-        max_batch: int = 8,
-        max_wait: float = 0.005,
-        max_pending: int | None = 256,
+        engine: Routed,
+        max_batch: int = MAX_BATCH,
+        max_wait: float = MAX_WAIT,
+        max_pending: int | None = MAX_PENDING,
         workers: int = 1,
     ) -> None:
         if max_batch < 1 or workers < 1 or (max_pending is not None and max_pending < 1):
@@ -181,13 +238,13 @@ class MicroBatcher:
 
     def _route(self, clips: list[_Clip]) -> None:
         started = time.perf_counter()
-        scores = self.engine.route(_stack(clips))
+        routes = self.engine.route(_stack(clips))
         now = time.perf_counter()
         with self._work:
             self._count(route_batches=1, routed=len(clips))
-            for clip, own in zip(clips, scores, strict=True):
-                clip.scores, clip.route_ms = own, (now - started) * 1000 / len(clips)
-                self._queues.route(int(own.argmax()), clip, now)
+            for clip, route in zip(clips, routes, strict=True):
+                clip.route, clip.route_ms = route, (now - started) * 1000 / len(clips)
+                self._queues.route(route.expert, clip, now)
             self._work.notify_all()
 
     def _answer(self, expert: int, clips: list[_Clip]) -> None:
@@ -195,7 +252,8 @@ class MicroBatcher:
         logits = self.engine.answer(expert, _stack(clips))
         spent = (time.perf_counter() - started) * 1000 / len(clips)
         timings = [Timing(0.0, clip.route_ms, spent) for clip in clips]
-        predictions = self.engine.predictions(np.stack([clip.scores for clip in clips]), logits, timings)
+        classes = self.engine.bundle.manifest.classes
+        predictions = Prediction.batch(classes, [clip.route for clip in clips], logits, timings)
         waits = [started - clip.submitted for clip in clips]
         longest = max(self._stats.longest_wait, *waits)
         self._done(answered=len(clips), expert_batches=1, run=len(clips), waited=sum(waits), longest_wait=longest)

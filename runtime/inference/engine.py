@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hardroute.runtime.backends import AUTO, Backend, open_backend
 from hardroute.runtime.bundle.bundle import Bundle
-from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode
-from hardroute.runtime.errors import ClipError, EngineError
+from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips
+from hardroute.runtime.errors import EngineError
 from hardroute.runtime.inference.backend_selection import fastest
-from hardroute.runtime.inference.networks import Networks
-from hardroute.runtime.prediction import Prediction, Timing
-
-if TYPE_CHECKING:
-    from hardroute.runtime.inference.multi_clip import VideoPrediction
-    from hardroute.runtime.streams import Stream
-    from hardroute.runtime.streams.release import Log, Watcher
+from hardroute.runtime.inference.multi_clip import VideoPrediction
+from hardroute.runtime.inference.networks import MAX_BATCH, Networks
+from hardroute.runtime.prediction import Prediction, Route
 
 
 class Engine:
@@ -39,7 +33,7 @@ class Engine:
         backend: which backend answers.
         chosen_because: one line that says why it was chosen.
 
-    >>> with Engine.load("models/zoo/motion") as engine:  # doctest: +SKIP
+    >>> with Engine.load("motion") as engine:  # doctest: +SKIP
     ...     print(engine.predict("clip.mp4").label)
     """
 
@@ -49,8 +43,6 @@ class Engine:
         self.chosen_because = chosen_because or f"backend {backend} was asked for"
         self._networks: Networks | None = networks
         self._pid = os.getpid()
-        channels, *rest = self.contract.shape
-        self._frame_shape = (*rest, channels)
 
     @classmethod
     def load(
@@ -65,7 +57,8 @@ class Engine:
         """Opens a bundle, loads its router and all experts, and lets them answer the stored probes.
 
         Args:
-            bundle: the folder. Its digests are always compared, and what was compared is what gets loaded.
+            bundle: the folder, or as text also the name of a shipped one: see `find_bundle`. Its digests are always
+                compared, and what was compared is what gets loaded.
             backend: a name in `runtime.backends.BACKENDS`, a `Backend` of your own, or "auto": the fastest of those
                 that can run here and answer the probes, see `hardroute.runtime.inference.backend_selection`.
             verify: replay the probes ("auto" always does). Without it the networks may answer otherwise than where
@@ -73,11 +66,13 @@ class Engine:
             threads: CPU threads of one network at a time; None: one per core.
             digest: the bundle's digest as it was certified; any other bundle is refused. See `Bundle.open`.
             tolerance: largest difference of a logit from its probe; None: the manifest's, which is meant for fp32.
-                A backend of lower precision needs a larger one. Routes must be the same in any case.
+                A backend of lower precision needs a larger one. Routes must be the same in any case. It holds for
+                `replay_probes`, too.
 
         Raises:
             BundleError: the bundle is broken or changed, or does not answer its probes as it should.
             BackendError: the backend is unknown or cannot run here; there is no fallback to another one.
+            EngineError: the tolerance is negative or no number.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle, digest)
@@ -87,9 +82,9 @@ class Engine:
             name, networks, because = fastest(bundle, threads, tolerance=tolerance)
             return cls(networks, name, because)
         library = open_backend(backend, threads) if isinstance(backend, str) else backend
-        networks = Networks.load(bundle, library)
+        networks = Networks.load(bundle, library, tolerance)
         if verify:
-            networks.replay_probes(tolerance)
+            networks.replay_probes()
         return cls(networks, backend if isinstance(backend, str) else type(backend).__name__)
 
     @property
@@ -120,15 +115,34 @@ class Engine:
             started = time.perf_counter()
             clip = decode(clip, self.contract, limits, allow_short=allow_short)
             decoding = (time.perf_counter() - started) * 1000
-        prediction = self.predict_batch(clip.frames[None])[0]
-        timing = replace(prediction.milliseconds, decode=decoding)
-        return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
+        return _named(self.predict_batch(clip.frames[None])[0], clip, decoding)
 
-    def predict_video(self, video: str | Path, clips: int, **decoding: Any) -> VideoPrediction:
-        """Classifies a video by the mean over several of its clips: see `multi_clip.predict_video`."""
-        from hardroute.runtime.inference.multi_clip import predict_video
+    def predict_video(
+        self, video: str | Path, clips: int, *, limits: Limits = Limits(), allow_short: bool = False
+    ) -> VideoPrediction:
+        """Classifies a video by the mean over windows of the contract's `seconds`. It is decoded once.
 
-        return predict_video(self, video, clips, **decoding)
+        Args:
+            video: a file.
+            clips: so many windows, spread evenly over it.
+            limits: what the file may cost.
+            allow_short: see `hardroute.runtime.clips.decoding`.
+
+        Raises:
+            ClipError: the video cannot be used, or the contract takes whole videos and several clips are asked for.
+        """
+        started = time.perf_counter()
+        cut = decode_clips(video, self.contract, limits, clips=clips, allow_short=allow_short)
+        decoding = (time.perf_counter() - started) * 1000 / clips
+        frames = np.stack([clip.frames for clip in cut])
+        answers = [
+            answer for i in range(0, clips, MAX_BATCH) for answer in self.predict_batch(frames[i : i + MAX_BATCH])
+        ]
+        named = [_named(answer, clip, decoding) for answer, clip in zip(answers, cut, strict=True)]
+        seconds = cut[0].seconds
+        ends = [min(clip.start + (self.contract.seconds or seconds), seconds) for clip in cut]
+        windows = [(clip.start, end) for clip, end in zip(cut, ends, strict=True)]
+        return VideoPrediction.mean(self.classes, named, windows)
 
     def predict_batch(self, frames: np.ndarray) -> list[Prediction]:
         """Classifies clips that are frames already; each chosen expert runs once, on its clips together.
@@ -145,55 +159,23 @@ class Engine:
             BundleError: a network answered with a wrong shape or something that is not finite.
             EngineError: the engine is closed, or was loaded before a fork.
         """
-        networks = self._open()
-        self.check(frames)
+        networks = self._checked(frames)
         return networks.predict(frames) if len(frames) else []
 
-    def stream(
-        self, source: object, *, log: Log | None = None, watch: Watcher | None = None, **settings: Any
-    ) -> Stream:
-        """Classifies a video without end, window by window: an iterator of `hardroute.runtime.streams.StreamEvent`.
-
-        Args:
-            source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
-            log, watch: a `RouteLog` and a `Watch`; an answer comes out once its line is written.
-            settings: fields of `hardroute.runtime.streams.StreamSettings`, such as `seconds`, `stride` and `policy`.
-
-        Raises:
-            HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
-        """
-        from hardroute.runtime.streams import Stream, StreamSettings  # they stand on the engine
-
-        return Stream(self, source, StreamSettings(**settings), log=log, watch=watch)
-
-    def route(self, frames: np.ndarray) -> np.ndarray:
-        """The first half of `predict_batch`: the router's scores (N, M) float32; a clip's expert is their argmax.
+    def route(self, frames: np.ndarray) -> list[Route]:
+        """The first half of `predict_batch`: which expert each of N clips is to be answered by.
 
         For callers that collect clips of one expert from several batches. Arguments and errors as there.
         """
-        networks = self._open()
-        self.check(frames)
-        return networks.route(frames)
+        return self._checked(frames).route(frames)
 
     def answer(self, expert: int, frames: np.ndarray) -> np.ndarray:
         """The second half: the logits (N, K) float32 that one expert gives to clips that were routed to it."""
-        networks = self._open()
-        self.check(frames)
-        return networks.answer(expert, frames)
-
-    def predictions(self, router_logits: np.ndarray, logits: np.ndarray, timings: Sequence[Timing]) -> list[Prediction]:
-        """Puts what `route` and `answer` gave for N clips together, as `predict_batch` would."""
-        return Prediction.batch(self.classes, router_logits, logits, timings)
+        return self._checked(frames).answer(expert, frames)
 
     def check(self, frames: np.ndarray) -> None:
         """Raises ClipError unless these are clips (N, T, H, W, 3) uint8 of this engine's contract."""
-        if not isinstance(frames, np.ndarray):
-            raise ClipError(f"frames are a {type(frames).__name__}, expected a numpy array of uint8 RGB in 0..255")
-        if frames.dtype != np.uint8:
-            raise ClipError(f"frames are {frames.dtype}, expected uint8 RGB in 0..255")
-        if frames.ndim != 5 or frames.shape[1:] != self._frame_shape:
-            expected = ", ".join(["N", *map(str, self._frame_shape)])
-            raise ClipError(f"frames have the shape {frames.shape}, this bundle takes ({expected})")
+        self._checked(frames)
 
     def replay_probes(self) -> None:
         """Classifies the bundle's probes again, as `load` did; BundleError names the first difference."""
@@ -217,3 +199,13 @@ class Engine:
         if os.getpid() != self._pid:
             raise EngineError("the engine was loaded before a fork and cannot work in the child; load it there")
         return networks
+
+    def _checked(self, frames: np.ndarray) -> Networks:
+        networks = self._open()
+        networks.check(frames)
+        return networks
+
+
+def _named(answer: Prediction, clip: DecodedClip, decoding: float) -> Prediction:
+    timing = replace(answer.milliseconds, decode=decoding)
+    return replace(answer, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)

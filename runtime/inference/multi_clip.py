@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-from hardroute.runtime.clips import Limits, decode_clips
 from hardroute.runtime.prediction import Prediction
 from hardroute.runtime.routelog import RouteRecord
-
-if TYPE_CHECKING:
-    from hardroute.runtime.inference.engine import Engine
-
-_BATCH = 8  # a network's memory grows with the clips that it is given at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,30 +52,3 @@ class VideoPrediction:
             )
             for index, (clip, (start, end)) in enumerate(zip(self.clips, self.windows, strict=True))
         ]
-
-
-def predict_video(
-    engine: Engine, video: str | Path, clips: int, *, limits: Limits = Limits(), allow_short: bool = False
-) -> VideoPrediction:
-    """Classifies a video by `clips` windows of the contract's `seconds`, spread evenly over it. It is decoded once.
-
-    Raises:
-        ClipError: the video cannot be used, or the contract takes whole videos and several clips are asked for.
-    """
-    started = time.perf_counter()
-    cut = decode_clips(video, engine.contract, limits, clips=clips, allow_short=allow_short)
-    decoding = (time.perf_counter() - started) * 1000 / clips
-    frames = np.stack([clip.frames for clip in cut])
-    answers = [answer for i in range(0, clips, _BATCH) for answer in engine.predict_batch(frames[i : i + _BATCH])]
-    named = [
-        replace(
-            answer,
-            clip=clip.name,
-            clip_sha256=clip.sha256,
-            milliseconds=replace(answer.milliseconds, decode=decoding),
-        )
-        for answer, clip in zip(answers, cut, strict=True)
-    ]
-    seconds = cut[0].seconds
-    ends = [min(clip.start + (engine.contract.seconds or seconds), seconds) for clip in cut]
-    return VideoPrediction.mean(engine.classes, named, [(clip.start, end) for clip, end in zip(cut, ends, strict=True)])

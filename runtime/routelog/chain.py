@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final, NamedTuple, NoReturn
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 
 #: Bytes of one line, line break included. Nobody writes a longer one, so no reader needs to hold more.
 MAX_LINE: Final = 1 << 16
@@ -55,12 +55,12 @@ def seal(body: str, head: Head, marks: dict[str, Any]) -> bytes:
         marks: what the log itself has to say (`lost`, `torn`, `oldest`, `unsynced`).
 
     Raises:
-        HardrouteError: the line would be longer than `MAX_LINE`.
+        LogError: the line would be longer than `MAX_LINE`.
     """
     own = "".join(f"{json.dumps(name)}: {json.dumps(value)}, " for name, value in marks.items())
     line = f"{_opening(head.seq + 1, head.hash)}{own}{body[1:]}\n".encode("ascii")
     if len(line) > MAX_LINE:
-        raise HardrouteError(f"route log: a record of {len(line)} bytes is too long for a line; {MAX_LINE} fit")
+        raise LogError(f"route log: a record of {len(line)} bytes is too long for a line; {MAX_LINE} fit")
     return line
 
 
@@ -104,10 +104,10 @@ def could_be_torn(data: bytes) -> bool:
 
 
 def parse_head(text: str) -> tuple[str, int | None]:
-    """Reads `HASH` or `HASH:SEQ`. Raises HardrouteError."""
+    """Reads `HASH` or `HASH:SEQ`. Raises LogError."""
     value, _, seq = text.strip().lower().partition(":")
     if not _HASH.fullmatch(value) or (seq and not re.fullmatch(r"[0-9]{1,18}", seq)):
-        raise HardrouteError(f"head {text[:100]!r} is not HASH or HASH:SEQ; `log verify` prints it in that form")
+        raise LogError(f"head {text[:100]!r} is not HASH or HASH:SEQ, as a check of the log prints it")
     return value, int(seq) if seq else None
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
+from hardroute.runtime.files import NotRegularError, open_regular
 from hardroute.runtime.routelog.chain import MAX_LINE
 
 _ROTATED: Final = re.compile(r"\.([0-9]{12,18})$")
@@ -34,11 +33,11 @@ class LogFile(NamedTuple):
     """A file opened for reading, as it was then: what is appended later is not seen."""
 
     path: Path
-    file: io.BufferedReader
+    file: BinaryIO
     size: int
 
     def lines(self) -> Iterator[Line]:
-        """Yields the lines. The last one may lack its line break. Raises HardrouteError."""
+        """Yields the lines. The last one may lack its line break. Raises LogError."""
         left, number = self.size, 0
         try:
             while left > 0 and (data := self.file.readline(min(left, MAX_LINE + 1))):
@@ -52,7 +51,7 @@ class LogFile(NamedTuple):
                 number += 1
                 yield Line(number, data)
         except OSError as error:
-            raise HardrouteError(f"route log {self.path}: cannot be read: {error.strerror}") from None
+            raise LogError(f"route log {self.path}: cannot be read: {error.strerror}") from None
 
     def is_same(self, status: os.stat_result) -> bool:
         return os.path.samestat(os.fstat(self.file.fileno()), status)
@@ -90,7 +89,7 @@ def rotated_files(path: Path) -> list[Path]:
                     if seq is not None and entry.name == rotated_name(path, seq).name:
                         found.append((seq, path.with_name(entry.name)))
     except OSError as error:
-        raise HardrouteError(f"route log {path}: cannot list its folder: {error.strerror}") from None
+        raise LogError(f"route log {path}: cannot list its folder: {error.strerror}") from None
     return [file for _, file in sorted(found)]
 
 
@@ -101,7 +100,7 @@ def open_files(paths: Sequence[Path]) -> Iterator[LogFile]:
         paths: one path stands for itself and the files rotated away from it; several are just those files.
 
     Raises:
-        HardrouteError: there is none, or one cannot be read.
+        LogError: there is none, or one cannot be read.
     """
     if len(paths) > 1:
         for path in sorted(paths, key=_age):
@@ -127,27 +126,26 @@ def open_files(paths: Sequence[Path]) -> Iterator[LogFile]:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[LogFile]:
-    """Opens a regular file for reading; its size is taken now. Raises HardrouteError."""
-    try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (in the `with` below)
-    except OSError as error:
-        raise HardrouteError(f"route log {path}: cannot be read: {error.strerror}") from None
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise HardrouteError(f"route log {path}: is not a regular file")
-        yield LogFile(path, file, status.st_size)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # Not to wait for the other end of a pipe that somebody calls a log.
-    return os.open(path, flags | os.O_NONBLOCK)
+    """Opens a regular file for reading; its size is taken now. Raises LogError."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(path))
+        except IsADirectoryError:
+            raise LogError(f"route log {path}: is a folder; name a file in it") from None
+        except NotRegularError:
+            raise LogError(f"route log {path}: is not a regular file") from None
+        except OSError as error:
+            raise LogError(f"route log {path}: cannot be read: {error.strerror}") from None
+        yield LogFile(path, file, os.fstat(file.fileno()).st_size)
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a regular file, hex. Raises HardrouteError."""
+    """SHA-256 of a regular file, hex. Raises LogError."""
     with open_file(path) as log:
-        return hashlib.file_digest(log.file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while data := log.file.read(1 << 20):
+            found.update(data)
+        return found.hexdigest()
 
 
 def _age(path: Path) -> tuple[bool, int]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypedDict
 
 import numpy as np
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.prediction import Prediction
 
 SCHEMA: Final = 2
@@ -116,7 +116,7 @@ class RouteRecord:
         """One line of ASCII without the line break; any file name fits in it.
 
         Raises:
-            HardrouteError: a number is not finite.
+            LogError: a number is not finite.
         """
         return _to_json(vars(self))
 
@@ -167,7 +167,7 @@ class EventRecord:
         return cls(SCHEMA, _now(), event, error, count, bundle_digest, clip, stream, window, list(alarms) or None)
 
     def to_json(self) -> str:
-        """One line of ASCII without the line break. Raises HardrouteError for a number that is not finite."""
+        """One line of ASCII without the line break. Raises LogError for a number that is not finite."""
         return _to_json(vars(self))
 
 
@@ -179,7 +179,7 @@ def _to_json(fields: dict[str, object]) -> str:
     try:
         return json.dumps({name: value for name, value in fields.items() if value is not None}, allow_nan=False)
     except ValueError:
-        raise HardrouteError("route log: a record holds a number that is not finite; JSON has no word for it") from None
+        raise LogError("route log: a record holds a number that is not finite; JSON has no word for it") from None
 
 
 def _short(value: float | np.floating) -> float:

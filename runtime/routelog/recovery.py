@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import (
     GENESIS,
     MAX_LINE,
@@ -49,7 +49,7 @@ def take_up(path: Path) -> Opened:
     that the log holds whole lines only, and the next line says so.
 
     Raises:
-        HardrouteError: another writer holds it, or it does not end as a routing log does.
+        LogError: another writer holds it, or it does not end as a routing log does.
         OSError: the system refused.
     """
     file = hold(path)
@@ -73,14 +73,14 @@ def take_up(path: Path) -> Opened:
 def hold(path: Path) -> io.FileIO:
     """Opens a file for appending and locks it for as long as it is open.
 
-    Raises HardrouteError where somebody else has locked it, OSError where the system refuses.
+    Raises LogError where somebody else has locked it, OSError where the system refuses.
     """
     while True:
         file = io.FileIO(os.open(path, _FLAGS, 0o644), "a+")
         try:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise HardrouteError(f"route log {path}: is not a regular file, so no chain can be kept in it")
+                raise LogError(f"route log {path}: is not a regular file, so no chain can be kept in it")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between open and lock its writer may have rotated it away: then this is not the newest file any more.
             if os.path.exists(path) and os.path.samestat(os.stat(path), status):
@@ -88,7 +88,7 @@ def hold(path: Path) -> io.FileIO:
         except OSError as error:
             file.close()
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise HardrouteError(
+                raise LogError(
                     f"route log {path}: another writer has it open; a chain has one writer, so name another file"
                 ) from None
             raise
@@ -106,7 +106,7 @@ def _tail(file: int, path: Path) -> tuple[bytes, bytes]:
     start = block.rfind(b"\n", 0, max(0, end - 1)) + 1
     line, torn = block[start:end], block[end:]
     if len(torn) > MAX_LINE or len(line) > MAX_LINE or not could_be_torn(torn):
-        raise HardrouteError(f"route log {path}: does not end as a routing log does; move it away or name another file")
+        raise LogError(f"route log {path}: does not end as a routing log does; move it away or name another file")
     return line, torn
 
 
@@ -114,7 +114,7 @@ def _head_of(path: Path, line: bytes) -> Head:
     try:
         return Head(link(line, parse(line)).seq, digest(line))
     except MalformedLine as error:
-        raise HardrouteError(
+        raise LogError(
             f"route log {path}: its last line {error}, so no chain can go on from it; move the file away"
         ) from None
 
@@ -125,7 +125,7 @@ def _end_of(older: list[Path]) -> Head:
     with open_file(older[-1]) as log:
         line, torn = _tail(log.file.fileno(), older[-1])
     if torn or not line:
-        raise HardrouteError(f"route log {older[-1]}: was cut short after it was rotated away; see `log verify`")
+        raise LogError(f"route log {older[-1]}: was cut short after it was rotated away; see `log verify`")
     return _head_of(older[-1], line)
 
 
@@ -135,7 +135,7 @@ def _first_of(path: Path) -> int:
             line = next(log.lines()).data
             return link(line, parse(line)).seq
         except MalformedLine as error:
-            raise HardrouteError(f"route log {path}: its first line {error}; see `log verify`, move it away") from None
+            raise LogError(f"route log {path}: its first line {error}; see `log verify`, move it away") from None
 
 
 def _set_aside(torn: bytes, file: int, aside: Path) -> None:

@@ -1,31 +1,51 @@
-"""What a log may be asked for, checked before anything is written."""
+"""How a routing log is kept."""
 
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from hardroute.runtime.errors import HardrouteError
+from pydantic import Field, ValidationInfo, field_validator
+
+from hardroute.runtime.settings import Settings
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a log is kept; see `RouteLog`. Raises HardrouteError for a value that makes no sense."""
+class LogSettings(Settings):
+    """When a log begins a new file, which of them stay, and what it waits for; see `RouteLog`. Raises SettingsError."""
 
-    max_bytes: int | None = None
-    keep: int | None = None
-    sync: str | float = "none"
+    what: ClassVar[str] = "route log"
 
-    def __post_init__(self) -> None:
-        if self.max_bytes is not None and self.max_bytes < 1:
-            raise HardrouteError(f"route log: max_bytes must be at least 1, not {self.max_bytes}")
-        if self.keep is not None and (self.keep < 0 or self.max_bytes is None):
-            raise HardrouteError(f"route log: keep={self.keep} needs max_bytes, and must not be negative")
-        known = self.sync in ("none", "each") if isinstance(self.sync, str) else 0 < self.sync < math.inf
+    max_bytes: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Begin a new log file before one grows larger."
+    )
+    keep: Annotated[int, Field(ge=0)] | None = Field(None, description="Full log files that stay; default: all.")
+    sync: Literal["none", "each"] | float = Field(
+        "none", description="Wait for the disk: none, each (line), or at most so many seconds later."
+    )
+    queue: Annotated[int, Field(ge=1)] = Field(4096, description="Lines that may wait to be written; one more is lost.")
+
+    @field_validator("keep")
+    @classmethod
+    def _of_several(cls, keep: int | None, info: ValidationInfo) -> int | None:
+        if keep is not None and info.data.get("max_bytes", 1) is None:
+            raise ValueError("needs max_bytes, for without it there is one file for ever")
+        return keep
+
+    @field_validator("sync", mode="before")
+    @classmethod
+    def _a_word_or_seconds(cls, sync: object) -> object:
+        if isinstance(sync, str):
+            try:
+                sync = float(sync)  # from a command line
+            except ValueError:
+                known = sync in ("none", "each")
+            else:
+                known = 0 < sync < math.inf
+        else:
+            known = isinstance(sync, int | float) and 0 < sync < math.inf
         if not known:
-            raise HardrouteError(f'route log: sync must be "none", "each" or seconds above 0, not {self.sync!r}')
+            raise ValueError(f'must be "none", "each" or seconds above 0, got {sync!r:.100}')
+        return sync
 
     @property
     def durable(self) -> bool:
@@ -35,15 +55,4 @@ class Options:
     @property
     def seconds(self) -> float | None:
         """The longest that a line may stay off the disk, where that is a number."""
-        return None if isinstance(self.sync, str) else float(self.sync)
-
-
-def check_place(path: Path) -> None:
-    """Raises HardrouteError where no log can be written; makes nothing."""
-    if not path.parent.is_dir():
-        raise HardrouteError(f"route log {path}: no such folder {path.parent}; create it first")
-    if path.is_dir():
-        raise HardrouteError(f"route log {path}: is a folder; name a file in it")
-    target = path if path.exists() else path.parent
-    if not os.access(target, os.W_OK):
-        raise HardrouteError(f"route log {path}: no permission to write {target}")
+        return None if isinstance(self.sync, str) else self.sync

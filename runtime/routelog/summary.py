@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import MalformedLine, count_of, parse
 from hardroute.runtime.routelog.files import open_files
 
@@ -110,7 +110,7 @@ def summarise(paths: Sequence[str | Path], *, part: Part = "hour", low_margin: f
         low_margin: margin below which a clip counts as low.
 
     Raises:
-        HardrouteError: a file cannot be read, or there are more than 10,000 parts.
+        LogError: a file cannot be read, or there are more than 10,000 parts.
     """
     summary = Summary()
     for log in open_files([Path(path) for path in paths]):
@@ -138,7 +138,7 @@ def _add(summary: Summary, fields: dict[str, Any], path: Path, part: Part, low_m
             raise ValueError
         name = path.name if part == "file" else time.strftime("%Y-%m-%d" if part == "day" else "%Y-%m-%d %H:00")
         if name not in summary.parts and len(summary.parts) == _MAX_PARTS:
-            raise HardrouteError(f"route log: more than {_MAX_PARTS} parts; ask for --by day or file")
+            raise LogError(f"route log: more than {_MAX_PARTS} parts; take each day or file as one")
         _count(summary.labels, str(fields["label"]))
         summary.clips += 1
         summary.experts = max(summary.experts, len(weights))

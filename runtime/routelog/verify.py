@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import (
     GENESIS,
     MAX_LINE,
@@ -70,7 +70,7 @@ def verify_log(paths: Sequence[str | Path], *, head: tuple[str, int | None] | No
         start: older lines are known to be elsewhere: the log may begin with this number.
 
     Raises:
-        HardrouteError: a file cannot be read, or `head` is older than all that is left.
+        LogError: a file cannot be read, or `head` is older than all that is left.
     """
     check = _Check(head)
     for log in open_files([Path(path) for path in paths]):
@@ -155,7 +155,7 @@ class _Check:
     def _miss(self, _: str, seq: int | None) -> None:
         report = self.report
         if seq is not None and report.first is not None and seq < report.first - 1:
-            raise HardrouteError(f"the head is of seq {seq}, and the log begins with {report.first}: give a later head")
+            raise LogError(f"the head is of seq {seq}, and the log begins with {report.first}: give a later head")
         if seq is not None and seq > report.head.seq:
             what = f"the log ends with seq {report.head.seq}, and the head is of seq {seq}: its end was cut off"
         else:

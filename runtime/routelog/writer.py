@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import GENESIS
 from hardroute.runtime.routelog.chain_file import ChainFile
 from hardroute.runtime.routelog.files import rotated_files
 from hardroute.runtime.routelog.record import EventRecord, Record
-from hardroute.runtime.routelog.settings import Options, check_place
+from hardroute.runtime.routelog.settings import LogSettings
+
+_logger = logging.getLogger(__name__)
 
 
 class RouteLog:
@@ -35,7 +37,7 @@ class RouteLog:
         queue: how many submitted records may wait; one more is lost, for inference must not wait for a disk.
 
     Raises:
-        HardrouteError: the log cannot be written there, or another writer has it; said before any clip is classified.
+        LogError: the log cannot be written there, or another writer has it; said before any clip is classified.
     """
 
     def __init__(
@@ -48,8 +50,8 @@ class RouteLog:
         queue: int = 4096,
     ) -> None:
         self.path = Path(path)
-        self._options = Options(max_bytes, keep, sync)
-        check_place(self.path)
+        self._settings = LogSettings(max_bytes=max_bytes, keep=keep, sync=sync, queue=queue)
+        _check_place(self.path)
         self._pid, self._closed = os.getpid(), False
         self._writing, self._counting = threading.Lock(), threading.Lock()
         self._written = self._lost = 0
@@ -59,7 +61,7 @@ class RouteLog:
         self._room = threading.BoundedSemaphore(queue)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="route-log")
         begun = self.path.exists() or rotated_files(Path(os.path.realpath(self.path)))
-        self._disk = ChainFile(self.path, self._options) if begun else None
+        self._disk = ChainFile(self.path, self._settings) if begun else None
 
     @property
     def head(self) -> str:
@@ -88,7 +90,7 @@ class RouteLog:
             The head after it.
 
         Raises:
-            HardrouteError: the line could not be written (a full disk, say); nothing of it is left in the file.
+            LogError: the line could not be written (a full disk, say); nothing of it is left in the file.
         """
         self._check_usable()
         with self._writing:
@@ -99,19 +101,19 @@ class RouteLog:
         """Hands a record to the writer thread, in order, and does not wait.
 
         Returns:
-            The head after its line, or the HardrouteError that `append` would have raised.
+            The head after its line, or the LogError that `append` would have raised.
         """
         self._check_usable()
         if not self._room.acquire(blocking=False):
             self._lose()
             dropped: Future[str] = Future()
-            dropped.set_exception(HardrouteError(f"route log {self.path}: too many records wait; this one is lost"))
+            dropped.set_exception(LogError(f"route log {self.path}: too many records wait; this one is lost"))
             return dropped
         try:
             future = self._thread.submit(self.append, record)
         except RuntimeError:  # closed since the check
             self._room.release()
-            raise HardrouteError(f"route log {self.path}: is closed") from None
+            raise LogError(f"route log {self.path}: is closed") from None
         future.add_done_callback(self._done)
         return future
 
@@ -126,7 +128,7 @@ class RouteLog:
         """Writes what still waits and closes the file. In a forked child it only forgets the log.
 
         Raises:
-            HardrouteError: records were lost and no line could be written that says so, or the disk failed.
+            LogError: records were lost and no line could be written that says so, or the disk failed.
         """
         if self._closed or self._pid != os.getpid():
             return
@@ -147,15 +149,19 @@ class RouteLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # What went wrong first is what a person must hear of.
-        with suppress(*[HardrouteError] if kind else []):
+        try:
             self.close()
+        except LogError as error:
+            if kind is None:
+                raise
+            # What went wrong first is what a person must hear of.
+            _logger.error("%s", error)
 
     def _write(self, record: Record) -> str:
         unsaid, unsynced = self._unsaid, self._unsynced
         marks = {name: count for name, count in (("lost", unsaid), ("unsynced", unsynced)) if count}
         try:
-            self._disk = self._disk or ChainFile(self.path, self._options)
+            self._disk = self._disk or ChainFile(self.path, self._settings)
             head = self._disk.write(record.to_json(), marks)
         except BaseException:
             self._lose()
@@ -165,18 +171,18 @@ class RouteLog:
         self._unsynced = 0
         self._written += 1
         self._dirty += 1
-        if self._options.seconds and not self._timer:
-            self._timer = threading.Timer(self._options.seconds, self._sync_later)
+        if self._settings.seconds and not self._timer:
+            self._timer = threading.Timer(self._settings.seconds, self._sync_later)
             self._timer.daemon = True
             self._timer.start()
         return head.hash
 
     def _sync(self) -> None:
-        if self._disk and self._dirty and self._options.durable:
+        if self._disk and self._dirty and self._settings.durable:
             dirty, self._dirty = self._dirty, 0
             try:
                 self._disk.sync()
-            except HardrouteError:
+            except LogError:
                 self._unsynced += dirty
                 raise
 
@@ -184,9 +190,10 @@ class RouteLog:
         with self._writing:
             self._timer = None
             if not self._closed:
-                # If it fails, the next line says how many lines it was about.
-                with suppress(HardrouteError):
+                try:
                     self._sync()
+                except LogError as error:
+                    _logger.error("%s; the next line says how many lines that is about", error)
 
     def _done(self, future: Future[str]) -> None:
         self._room.release()
@@ -198,9 +205,24 @@ class RouteLog:
         with self._counting:
             self._lost += 1
             self._unsaid += 1
+            lost = self._lost
+        # Once for 1, 2, 4, 8, ... of them: a disk that stays full must not fill the other log too.
+        if lost & (lost - 1) == 0:
+            _logger.error("route log %s: %d records have not become a line so far", self.path, lost)
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
-            raise HardrouteError(f"route log {self.path}: was opened by process {self._pid}; open one in this process")
+            raise LogError(f"route log {self.path}: was opened by process {self._pid}; open one in this process")
         if self._closed:
-            raise HardrouteError(f"route log {self.path}: is closed")
+            raise LogError(f"route log {self.path}: is closed")
+
+
+def _check_place(path: Path) -> None:
+    """Raises LogError where no log can be written; makes nothing."""
+    if not path.parent.is_dir():
+        raise LogError(f"route log {path}: no such folder {path.parent}; create it first")
+    if path.is_dir():
+        raise LogError(f"route log {path}: is a folder; name a file in it")
+    target = path if path.exists() else path.parent
+    if not os.access(target, os.W_OK):
+        raise LogError(f"route log {path}: no permission to write {target}")

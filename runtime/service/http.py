@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hardroute.runtime.service import status as report
 from hardroute.runtime.service.lingering_close import Linger
 from hardroute.runtime.service.refusal import Refusal
 from hardroute.runtime.service.service import Service
@@ -57,12 +56,12 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/v1/info")
     def info() -> dict[str, Any]:
         """What is served: bundle, classes, clip contract, certificate, limits."""
-        return report.info(service)
+        return service.status.info()
 
     @app.get("/v1/watch")
-    def watch() -> dict[str, Any]:
+    def watch() -> dict[str, bool | float]:
         """How far the traffic is from what was certified."""
-        return report.watching(service)
+        return service.status.watching()
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -72,7 +71,7 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/readyz")
     def readyz() -> JSONResponse:
         """Clips can be answered and logged: 200, otherwise 503."""
-        state = report.readiness(service)
+        state = service.status.readiness()
         return JSONResponse(state, 200 if state["ready"] else 503)
 
     @app.get("/metrics")

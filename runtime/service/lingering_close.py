@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS: Final = 2.0
+_logger = logging.getLogger(__name__)
 
 
 class Linger:
@@ -53,7 +55,7 @@ class Linger:
                     while not ended and left > 0:
                         left -= len((await noted()).get("body", b""))
             except TimeoutError:
-                pass
+                _logger.debug("a refused client still sends; its connection ends")
             await send({"type": "http.response.body"})
 
         await self._app(scope, noted, answer)

@@ -6,26 +6,24 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from hardroute.runtime.clips import DecodedClip, decode
+from hardroute.runtime.delivery import Abstain, Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError, HardrouteError
-from hardroute.runtime.inference import MicroBatcher
-from hardroute.runtime.inference.engine import Engine
+from hardroute.runtime.inference import Engine, MicroBatcher
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.routelog import EventRecord, Record, RouteLog, RouteRecord
-from hardroute.runtime.service import status as report
+from hardroute.runtime.routelog import RouteLog
 from hardroute.runtime.service.metrics import Metrics
 from hardroute.runtime.service.refusal import Refusal
 from hardroute.runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
+from hardroute.runtime.service.status import Status
 from hardroute.runtime.service.uploads import Upload
 from hardroute.runtime.streams import Hub, StreamEvent
-from hardroute.runtime.watch import Abstain, Watch
-
-T = TypeVar("T")
+from hardroute.runtime.watch import Watch
 
 
 class Service:
@@ -43,6 +41,8 @@ class Service:
     Attributes:
         hub: for sources that are served beside the clients: `service.hub.add("rtsp://door/1", name="door")`. Their
             answers go to log, watch and metrics.
+        status: what it tells about itself.
+        metrics: what it counts.
     """
 
     def __init__(
@@ -54,14 +54,13 @@ class Service:
         watch: Watch | None = None,
         abstain: Abstain | None = None,
     ) -> None:
-        self.engine, self.settings, self.log, self.watch, self.abstain = engine, settings, log, watch, abstain
-        self.metrics = Metrics(lambda: report.readings(self))
-        certificate = engine.bundle.certificate()
-        self.certificate = certificate.headline if certificate else None
-        self.last_log_error: str | None = None
+        self.engine, self.settings, self.log, self.watch = engine, settings, log, watch
         # The places bound the clients' clips, and the hub its own: neither may keep the other out.
         self.batcher = MicroBatcher(engine, settings.max_batch, settings.max_wait, max_pending=None)
         self.hub = Hub(engine, log=log, watch=watch, abstain=abstain, on_event=self._heard, batcher=self.batcher)
+        self.status = Status(engine, settings, self.batcher, self.hub, log, watch)
+        self.metrics = Metrics(self.status.readings)
+        self._delivery = Delivery(engine.bundle.digest, log=log, watch=watch, abstain=abstain)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._in_flight = 0
 
@@ -86,24 +85,27 @@ class Service:
         """The clip's line in the routing log, and `probabilities` by class; without label if it abstains.
 
         Raises:
-            Refusal: 422 the video cannot be used, 500 the model gave no answer, 503 the log took no line.
+            Refusal: 422 the video cannot be used; 500 the model gave no answer, or it could not be judged; 503 the log
+                took no line.
         """
         self.metrics.stage("upload", upload.seconds)
         try:
             prediction = await self._classify(await self._decode(upload))
-        except Refusal as refusal:
-            event = "clip" if refusal.status == 422 else "error"
-            await self._write(EventRecord.now(event, error=str(refusal), clip=upload.name))
+        except Exception as error:
+            await self._finished(self._delivery.failure(error, clip=upload.name))
+            if isinstance(error, ClipError):
+                raise Refusal(422, str(error)) from None
             raise
-        alarms = [alarm.kind for alarm in self.watch.observe(prediction)] if self.watch else []
-        abstained = (self.abstain is not None and self.abstain(prediction)) or None
-        record = RouteRecord.from_prediction(prediction, self.engine.bundle.digest, alarms=alarms, abstained=abstained)
-        # An answer that someone acts on must have its line.
-        if not await self._write(record):
+        delivered = await self._finished(self._delivery.answer(prediction))
+        if delivered.log_error is not None:
             raise Refusal(503, "the routing log takes no lines, so there is no answer; try again later")
-        self.metrics.clip(prediction, bool(abstained))
-        answer = json.loads(record.to_json())
-        if abstained:
+        if delivered.answer is None:
+            # What the watch or the rule said is for the log: it may be anybody's code.
+            raise Refusal(500, f"{upload.name}: the answer could not be judged, so there is none")
+        self.metrics.clip(prediction, delivered.abstained)
+        (record,) = delivered.records
+        answer: dict[str, Any] = json.loads(record.to_json())
+        if delivered.abstained:
             return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
         return {**answer, "probabilities": dict(probabilities)}
@@ -128,7 +130,7 @@ class Service:
             clip, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, timed)
         except ClipError as error:
             # The decoder names the file that it was given; the client knows it by another name.
-            raise Refusal(422, str(error).replace(str(upload.path), upload.name)) from None
+            raise ClipError(str(error).replace(str(upload.path), upload.name)) from None
         self.metrics.stage("decode", seconds)
         return clip, seconds
 
@@ -136,7 +138,8 @@ class Service:
         clip, seconds = decoded
         started = time.perf_counter()
         try:
-            prediction = await _finished(self.batcher.submit(clip.frames))
+            # A client that leaves must not take back what others are batched with.
+            prediction = await asyncio.shield(asyncio.wrap_future(self.batcher.submit(clip.frames)))
         except HardrouteError as error:
             raise Refusal(500, f"{clip.name}: the model gave no answer: {error}") from None
         spent = prediction.milliseconds
@@ -144,19 +147,11 @@ class Service:
         timing = replace(spent, decode=seconds * 1000)
         return replace(prediction, clip=clip.name, clip_sha256=clip.sha256, milliseconds=timing)
 
-    async def _write(self, record: Record) -> bool:
-        """Whether the record has its line, or there is no log for it."""
-        if self.log is None:
-            return True
-        try:
-            with self.metrics.timed("log"):
-                await _finished(self.log.submit(record))
-        except HardrouteError as error:
-            self.last_log_error = str(error).replace(str(self.log.path), self.log.path.name)
-            return False
-        return True
-
-
-async def _finished(future: Future[T]) -> T:
-    # A client that leaves must not take back what others are batched with, or a line that is being written.
-    return await asyncio.shield(asyncio.wrap_future(future))
+    async def _finished(self, pending: Pending[Prediction]) -> Delivered[Prediction]:
+        started = time.perf_counter()
+        delivered = await pending.wait()
+        if self.log and delivered.log_error is not None:
+            self.status.last_log_error = delivered.log_error.replace(str(self.log.path), self.log.path.name)
+        elif self.log:
+            self.metrics.stage("log", time.perf_counter() - started)
+        return delivered

@@ -5,81 +5,104 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from hardroute.runtime.inference import Engine, MicroBatcher
 from hardroute.runtime.routelog import RouteLog
 from hardroute.runtime.service.metrics import Reading
-
-if TYPE_CHECKING:
-    from hardroute.runtime.service.service import Service
+from hardroute.runtime.service.settings import ServiceSettings
+from hardroute.runtime.streams import Hub
+from hardroute.runtime.watch import Watch
 
 # Below this a log line may not fit any more.
 MIN_FREE_BYTES: Final = 2**20
 
 
-def info(service: Service) -> dict[str, Any]:
-    """Bundle, classes, clip contract, certificate and limits."""
-    bundle, settings = service.engine.bundle, service.settings
-    manifest = bundle.manifest
-    return {
-        "bundle": {"name": manifest.name, "sha256": bundle.digest, "precision": manifest.precision},
-        "classes": list(manifest.classes),
-        "experts": [expert.model_dump(include={"kind", "width"}) for expert in manifest.experts],
-        "contract": manifest.contract.model_dump(),
-        "certificate": service.certificate,
-        "backend": service.engine.backend,
-        "limits": {
-            "upload_bytes": settings.max_upload,
-            "upload_seconds": settings.upload_seconds,
-            "video_seconds": settings.video_seconds,
-            "decode_seconds": settings.decode_seconds,
-            "concurrent_requests": settings.max_concurrent,
-        },
-    }
+class Status:
+    """Looks at the parts of one service; changes none of them.
 
+    Attributes:
+        last_log_error: what the log said when it last took no line, in words for a client.
+    """
 
-def readiness(service: Service) -> dict[str, Any]:
-    """Whether clips can be answered, and what stands in the way."""
-    writable = service.log is None or _writable(service.log)
-    return {
-        "ready": writable,
-        "log": "none" if service.log is None else "writable" if writable else "cannot be written",
-        "log_lines_lost": service.log.lost if service.log else 0,
-        "last_log_error": service.last_log_error,
-        "bundle_on_disk": "same" if service.engine.bundle.is_current() else "differs from what is served",
-    }
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServiceSettings,
+        batcher: MicroBatcher,
+        hub: Hub,
+        log: RouteLog | None,
+        watch: Watch | None,
+    ) -> None:
+        self._engine, self._settings, self._batcher, self._hub = engine, settings, batcher, hub
+        self._log, self._watch = log, watch
+        certificate = engine.bundle.certificate()
+        # Of the bundle that was loaded, whatever lies on the disk later.
+        self._certificate = certificate.headline if certificate else None
+        self.last_log_error: str | None = None
 
+    def info(self) -> dict[str, Any]:
+        """Bundle, classes, clip contract, certificate and limits."""
+        bundle, settings = self._engine.bundle, self._settings
+        manifest = bundle.manifest
+        return {
+            "bundle": {"name": manifest.name, "sha256": bundle.digest, "precision": manifest.precision},
+            "classes": list(manifest.classes),
+            "experts": [expert.model_dump(include={"kind", "width"}) for expert in manifest.experts],
+            "contract": manifest.contract.model_dump(),
+            "certificate": self._certificate,
+            "backend": self._engine.backend,
+            "limits": {
+                "upload_bytes": settings.max_upload,
+                "upload_seconds": settings.upload_seconds,
+                "video_seconds": settings.video_seconds,
+                "decode_seconds": settings.decode_seconds,
+                "concurrent_requests": settings.max_concurrent,
+            },
+        }
 
-def watching(service: Service) -> dict[str, Any]:
-    """The watch's own words; `on` says whether there is one."""
-    return {"on": service.watch is not None, **(service.watch.metrics() if service.watch else {})}
+    def readiness(self) -> dict[str, Any]:
+        """Whether clips can be answered, and what stands in the way."""
+        writable = self._log is None or _writable(self._log)
+        return {
+            "ready": writable,
+            "log": "none" if self._log is None else "writable" if writable else "cannot be written",
+            "log_lines_lost": self._log.lost if self._log else 0,
+            "last_log_error": self.last_log_error,
+            "bundle_on_disk": "same" if self._engine.bundle.is_current() else "differs from what is served",
+        }
 
+    def watching(self) -> dict[str, bool | float]:
+        """The watch's own words; `on` says whether there is one."""
+        return {"on": self._watch is not None, **(self._watch.metrics() if self._watch else {})}
 
-def readings(service: Service) -> Iterator[Reading]:
-    """What is not counted here but read at a scrape."""
-    bundle = service.engine.bundle
-    yield Reading("bundle_info", "The bundle served.", 1, {"name": bundle.manifest.name, "sha256": bundle.digest})
-    yield Reading("bundle_differs", "1 if another bundle lies on the disk by now.", not bundle.is_current())
-    stats = service.batcher.stats
-    yield Reading("batcher_pending", "Clips that wait for a network or are in it.", stats.pending)
-    for network, clips, runs in (
-        ("router", stats.routed, stats.route_batches),
-        ("experts", stats.run, stats.expert_batches),
-    ):
-        yield Reading("batcher_clips_total", "Clips that networks have run on.", clips, {"network": network})
-        yield Reading("batcher_runs_total", "Runs of networks.", runs, {"network": network})
-    if service.log:
-        yield Reading("log_lines_total", "Routing-log lines written.", service.log.written)
-        yield Reading("log_lines_lost_total", "Routing-log lines that could not be written.", service.log.lost)
-    for name, value in (service.watch.metrics() if service.watch else {}).items():
-        yield Reading(f"watch_{name}", "See docs/watch.md.", value)
-    for stream, counts in service.hub.counts.items():
-        label = {"stream": stream}
-        for outcome in ("answered", "failed", "dropped"):
-            labels = {**label, "outcome": outcome}
-            yield Reading("stream_windows_total", "Windows by what became of them.", getattr(counts, outcome), labels)
-        yield Reading("stream_frames_total", "Frames read.", counts.frames, label)
-        yield Reading("stream_reconnects_total", "Live sources that came back.", counts.reconnects, label)
+    def readings(self) -> Iterator[Reading]:
+        """What is not counted by the service but read at a scrape."""
+        bundle = self._engine.bundle
+        yield Reading("bundle_info", "The bundle served.", 1, {"name": bundle.manifest.name, "sha256": bundle.digest})
+        yield Reading("bundle_differs", "1 if another bundle lies on the disk by now.", not bundle.is_current())
+        stats = self._batcher.stats
+        yield Reading("batcher_pending", "Clips that wait for a network or are in it.", stats.pending)
+        for network, clips, runs in (
+            ("router", stats.routed, stats.route_batches),
+            ("experts", stats.run, stats.expert_batches),
+        ):
+            yield Reading("batcher_clips_total", "Clips that networks have run on.", clips, {"network": network})
+            yield Reading("batcher_runs_total", "Runs of networks.", runs, {"network": network})
+        if self._log:
+            yield Reading("log_lines_total", "Routing-log lines written.", self._log.written)
+            yield Reading("log_lines_lost_total", "Routing-log lines that could not be written.", self._log.lost)
+        for name, value in (self._watch.metrics() if self._watch else {}).items():
+            yield Reading(f"watch_{name}", "See docs/watch.md.", value)
+        for stream, counts in self._hub.counts.items():
+            label = {"stream": stream}
+            for outcome in ("answered", "failed", "dropped"):
+                labels = {**label, "outcome": outcome}
+                yield Reading(
+                    "stream_windows_total", "Windows by what became of them.", getattr(counts, outcome), labels
+                )
+            yield Reading("stream_frames_total", "Frames read.", counts.frames, label)
+            yield Reading("stream_reconnects_total", "Live sources that came back.", counts.reconnects, label)
 
 
 def _writable(log: RouteLog) -> bool:

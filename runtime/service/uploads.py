@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from hardroute.runtime.clips.file_type import HEAD_BYTES, refuse_head
+from hardroute.runtime.files import printable
 from hardroute.runtime.service.multipart import Body, open_body
 from hardroute.runtime.service.refusal import Refusal
 from hardroute.runtime.service.settings import ServiceSettings
@@ -24,6 +26,7 @@ OVERHEAD_BYTES: Final = 64 * 2**10
 WRITE_BYTES: Final = 256 * 2**10
 NAME_CHARACTERS: Final = 128
 NO_ROOM: Final = "the server has no room for the upload; try again later"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ async def received(request: Request, folder: Path | None, settings: ServiceSetti
                     await _copy(request, body, file, settings)
         except TimeoutError:
             raise Refusal(408, f"the video did not arrive within {settings.upload_seconds:g} seconds") from None
-        except OSError:
-            raise Refusal(503, NO_ROOM) from None
+        except OSError as error:
+            raise _no_room(error) from None
         name = safe_name(body.name or request.query_params.get("name", ""))
         yield Upload(path, name, time.perf_counter() - started)
 
@@ -78,15 +81,15 @@ def safe_name(name: str) -> str:
     ('cat.mp4', 'passwd', 'upload')
     """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    shown = "".join(c if c.isprintable() else "?" for c in last[-NAME_CHARACTERS:])
-    return shown.strip() if shown.strip(". ") else "upload"
+    shown = printable(last[-NAME_CHARACTERS:])
+    return shown if shown.strip(". ") else "upload"
 
 
 def _own_folder(parent: Path | None) -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(dir=parent, prefix="hardroute-", ignore_cleanup_errors=True)
-    except OSError:
-        raise Refusal(503, NO_ROOM) from None
+    except OSError as error:
+        raise _no_room(error) from None
 
 
 async def _copy(request: Request, body: Body, file: BinaryIO, settings: ServiceSettings) -> None:
@@ -124,3 +127,9 @@ def _check_head(head: bytes) -> None:
 
 def _too_large(settings: ServiceSettings) -> Refusal:
     return Refusal(413, f"the video is above the limit of {settings.max_upload:,} bytes; cut or scale it down")
+
+
+def _no_room(error: OSError) -> Refusal:
+    # Which disk, and why, is for whoever runs the service.
+    _logger.error("an upload cannot be kept: %s", error)
+    return Refusal(503, NO_ROOM)

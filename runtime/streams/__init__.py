@@ -1,6 +1,6 @@
 """Streams: files, folders, cameras and network addresses, cut into windows that share one engine.
 
->>> for event in engine.stream("rtsp://door/1", seconds=2, stride=1):  # doctest: +SKIP
+>>> for event in Stream(engine, "rtsp://door/1", seconds=2, stride=1):  # doctest: +SKIP
 ...     print(event.start, event.prediction.label if event.prediction else event.error)
 """
 

@@ -1,7 +1,9 @@
-"""What a stream tells: an answer for every window, and what happened to the source."""
+"""What a stream tells: an answer for every window, and what happened to the source; and its way to who iterates."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,3 +73,44 @@ class StreamCounts:
     unusable: int = 0
     jumps: int = 0
     reconnects: int = 0
+
+
+class Channel:
+    """Events of the lanes' threads for whoever iterates over them.
+
+    Bounded: whoever puts waits while it is full. Once closed, it takes and gives nothing.
+
+    Args:
+        depth: events that may wait to be read.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._turn = threading.Condition()
+        self._events: deque[StreamEvent] = deque()
+        self._depth = depth
+        self._closed = False
+
+    def put(self, event: StreamEvent) -> None:
+        """Waits for room; after `close` the event is nobody's any more."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closed or len(self._events) < self._depth)
+            if not self._closed:
+                self._events.append(event)
+                self._turn.notify_all()
+
+    def get(self) -> StreamEvent | None:
+        """Waits for an event; None once closed."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closed or self._events)
+            if self._closed:
+                return None
+            event = self._events.popleft()
+            self._turn.notify_all()
+            return event
+
+    def close(self) -> None:
+        """Lets go of everybody who waits."""
+        with self._turn:
+            self._closed = True
+            self._events.clear()
+            self._turn.notify_all()

@@ -6,18 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from hardroute.runtime.errors import HardrouteError
-from hardroute.runtime.inference import MicroBatcher
-from hardroute.runtime.inference.engine import Engine
-from hardroute.runtime.streams.event_queue import Channel
-from hardroute.runtime.streams.events import StreamCounts, StreamEvent
+from hardroute.runtime.delivery import Abstain, Delivery, Log, Watcher
+from hardroute.runtime.errors import StreamError
+from hardroute.runtime.inference import Engine, MicroBatcher
+from hardroute.runtime.streams.events import Channel, StreamCounts, StreamEvent
 from hardroute.runtime.streams.pipeline import Lane
 from hardroute.runtime.streams.reader import Reader
-from hardroute.runtime.streams.release import Abstain, Log, Release, Watcher
 from hardroute.runtime.streams.settings import StreamSettings
 from hardroute.runtime.streams.source import open_source
 
@@ -70,8 +68,8 @@ class Hub:
     ) -> None:
         self._engine = engine
         self._channel = None if on_event else Channel(64)
-        listener = on_event or self._channel.put  # type: ignore[union-attr]
-        self._release = Release(engine.bundle.digest, log, watch, abstain, listener)
+        self._listener = on_event or self._channel.put  # type: ignore[union-attr]
+        self._delivery = Delivery(engine.bundle.digest, log=log, watch=watch, abstain=abstain)
         self._own_batcher = batcher is None
         # What waits is bounded by the lanes, source by source, so that a crowd of others cannot keep one out.
         self._batcher = batcher or MicroBatcher(engine, max_batch, max_wait, max_pending=None)
@@ -105,13 +103,14 @@ class Hub:
 
         Raises:
             ClipError: there is no such file or folder, or nothing that can be a source.
-            HardrouteError: the settings contradict the contract, the name is taken, or the hub is closed.
+            SettingsError: the settings make no sense.
+            StreamError: they contradict the contract, the name is taken, or the hub is closed.
         """
-        settings = replace(settings or StreamSettings(), **options)
+        settings = (settings or StreamSettings()).changed(**options)
         opened = open_source(source, settings, self._engine.contract)
         name = name or opened.name
         policy = settings.policy or ("drop-oldest" if opened.live else "block")
-        lane = Lane(name, self._batcher, policy, settings.depth, settings.ahead, self._release)
+        lane = Lane(name, self._batcher, policy, settings.depth, settings.ahead, self._delivery, self._listener)
         reader = Reader(opened, self._engine.contract, settings, lane)
 
         def answer() -> None:
@@ -126,9 +125,9 @@ class Hub:
         )
         with self._changed:
             if self._closed:
-                raise HardrouteError("the hub is closed; make another")
+                raise StreamError("the hub is closed; make another")
             if name in self._served:
-                raise HardrouteError(f"source {name} is already being served; remove it first, or give it another name")
+                raise StreamError(f"source {name} is already being served; remove it first, or give it another name")
             self._served[name] = _Served(lane, reader, threads, settings.timeout)
             self._running += 1
             self._unheard += 1
@@ -140,13 +139,13 @@ class Hub:
         """Stops serving a source, without waiting: what of it is being answered still goes out, and then its "end".
 
         Raises:
-            HardrouteError: there is no source of that name.
+            StreamError: there is no source of that name.
         """
         with self._changed:
             served = self._served.pop(name, None)
             if served is None:
                 known = ", ".join(self._served) or "none"
-                raise HardrouteError(f"no source {name!r} is being served; known: {known}")
+                raise StreamError(f"no source {name!r} is being served; known: {known}")
             self._leaving = [one for one in self._leaving if one.threads[1].is_alive()] + [served]
         served.reader.stop()
         served.lane.close()
@@ -160,10 +159,10 @@ class Hub:
         """The events of all sources, "end" included, until every source that was added has ended, or the hub is closed.
 
         Raises:
-            HardrouteError: the hub has a listener; it gets them.
+            StreamError: the hub has a listener; it gets them.
         """
         if self._channel is None:
-            raise HardrouteError("the events of this hub go to its on_event; make one without, to iterate over it")
+            raise StreamError("the events of this hub go to its on_event; make one without, to iterate over it")
         return self._events(self._channel)
 
     def close(self) -> None:

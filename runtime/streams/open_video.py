@@ -73,7 +73,7 @@ class FrameSource(Protocol):
     ...             return None
     ...         self.left -= 1
     ...         return -self.left / self.fps, np.random.default_rng(self.left).integers(0, 256, (48, 64, 3), np.uint8)
-    >>> for event in engine.stream(Noise(25 * 3600)):  # an hour of video  # doctest: +SKIP
+    >>> for event in Stream(engine, Noise(25 * 3600)):  # an hour of video  # doctest: +SKIP
     ...     print(event.start, event.prediction.label)
     """
 

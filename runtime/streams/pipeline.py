@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.delivery import Delivery, Pending
+from hardroute.runtime.errors import HardrouteError, reason
 from hardroute.runtime.inference import MicroBatcher
 from hardroute.runtime.prediction import Prediction
+from hardroute.runtime.routelog import Window as LoggedWindow
 from hardroute.runtime.streams.events import Kind, StreamCounts, StreamEvent
 from hardroute.runtime.streams.reader import Window
-from hardroute.runtime.streams.release import Release
 from hardroute.runtime.streams.settings import Policy
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -26,7 +30,7 @@ class _Flight:
     event: StreamEvent
     window: Window | None = None
     answer: Future[Prediction] | None = None
-    lines: Sequence[Future[Any]] = ()
+    pending: Pending[Prediction] | None = None
 
     @property
     def answered(self) -> bool:
@@ -34,7 +38,7 @@ class _Flight:
 
     @property
     def written(self) -> bool:
-        return all(line.done() for line in self.lines)
+        return self.pending is None or self.pending.done()
 
 
 class Lane:
@@ -44,13 +48,22 @@ class Lane:
         source: its name.
         batcher: answers.
         policy, depth, ahead: see `StreamSettings`.
-        release: lets events go, in order and in the lane's own thread.
+        delivery: lets answers out, in two steps, so that nobody has to wait for a disk in between. Lanes share it.
+        listener: called with each event, in order and in the lane's own thread. If it raises, that is logged by
+            `logging` and goes no further.
     """
 
     def __init__(
-        self, source: str, batcher: MicroBatcher, policy: Policy, depth: int, ahead: int, release: Release
+        self,
+        source: str,
+        batcher: MicroBatcher,
+        policy: Policy,
+        depth: int,
+        ahead: int,
+        delivery: Delivery,
+        listener: Callable[[StreamEvent], object],
     ) -> None:
-        self._source, self._batcher, self._release = source, batcher, release
+        self._source, self._batcher, self._delivery, self._listener = source, batcher, delivery, listener
         self._policy, self._depth, self._ahead = policy, depth, ahead
         self._turn = threading.Condition()
         self._waiting: deque[Window | StreamEvent] = deque()
@@ -148,17 +161,43 @@ class Lane:
             try:
                 event = replace(event, prediction=_named(flight.answer.result(), flight.window))
             except Exception as error:  # whatever it was, it is this window's
-                event = replace(event, error=str(HardrouteError(error)) or type(error).__name__)
+                if not isinstance(error, HardrouteError):
+                    _logger.exception("window %s of stream %s failed", event.index, self._source)
+                event = replace(event, error=reason(error))
         now, told = self._counts, self._told
         self._told = now
         event = replace(event, dropped=now.dropped - told.dropped, corrupt=now.corrupt - told.corrupt)
-        event, lines = self._release.write(event)
-        self._landing.append(_Flight(event, lines=lines))
-        for line in lines:
-            line.add_done_callback(self._wake)
+        pending = self._hand_in(event)
+        self._landing.append(_Flight(event, pending=pending))
+        pending.add_done_callback(self._wake)
+
+    def _hand_in(self, event: StreamEvent) -> Pending[Prediction]:
+        window: LoggedWindow | None = None
+        if event.index is not None:
+            window = {"index": event.index, "start": event.start, "end": event.end}
+        if event.prediction:
+            return self._delivery.answer(event.prediction, stream=self._source, window=window, dropped=event.dropped)
+        word: str | None = "error" if event.kind in ("window", "end") else event.kind
+        if event.kind == "end" and not event.error:
+            word = None
+        return self._delivery.event(word, event.error, stream=self._source, window=window, dropped=event.dropped)
 
     def _tell(self, flight: _Flight) -> None:
-        event = self._release.tell(flight.event, flight.lines)
+        event = flight.event
+        if flight.pending:
+            found = flight.pending.result()
+            event = replace(
+                event,
+                prediction=found.answer,
+                abstained=found.abstained,
+                alarms=found.alarms,
+                records=found.records,
+                error=found.error,
+            )
+        try:
+            self._listener(event)
+        except Exception:
+            _logger.exception("the listener of stream %s failed on window %s", self._source, event.index)
         if event.kind == "window":
             answered = event.prediction is not None
             self.count(answered=int(answered), abstained=int(event.abstained), failed=int(not answered))

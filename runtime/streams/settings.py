@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from hardroute.runtime.clips import ClipContract, Limits
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import StreamError
+from hardroute.runtime.settings import Settings
 
 Policy = Literal["block", "drop-oldest"]
 # Where neither the caller nor the contract says.
@@ -18,12 +19,14 @@ MAX_OVERLAP = 64
 MAX_FPS = 1000.0
 # A frame stays on display for this long or a window, whichever is longer; beyond it the clock has jumped.
 MAX_HOLD = 10.0
-_LONGEST_PAUSE = 86_400.0
+
+_Seconds = Annotated[float, Field(gt=0, le=3600)]
+_Pause = Annotated[float, Field(ge=0, le=86_400)]
+_Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Reconnect:
-    """How a live source that stalls, ends or cannot be opened is tried again.
+class Reconnect(Settings):
+    """How a live source that stalls, ends or cannot be opened is tried again. Raises SettingsError.
 
     Attributes:
         first, longest: seconds before the first try, and at most; each pause is twice the one before, and up to half
@@ -31,21 +34,24 @@ class Reconnect:
         attempts: tries in a row without a frame until the source is given up; None: for ever.
     """
 
-    first: float = 0.5
-    longest: float = 30.0
-    attempts: int | None = None
+    what: ClassVar[str] = "reconnect"
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.longest <= _LONGEST_PAUSE:  # also refuses NaN
-            found = f"first {self.first:g} and longest {self.longest:g}"
-            raise HardrouteError(f"reconnect: needs 0 <= first <= longest <= {_LONGEST_PAUSE:g} seconds, got {found}")
-        if self.attempts is not None and self.attempts < 0:
-            raise HardrouteError(f"reconnect: attempts must not be negative; None: no end; got {self.attempts}")
+    first: _Pause = Field(0.5, description="Seconds until a live source that is lost is tried again.")
+    longest: _Pause = Field(30.0, description="Seconds between its tries, at most; each pause is twice the one before.")
+    attempts: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Tries in a row until a live source is given up; default: for ever."
+    )
+
+    @field_validator("longest")
+    @classmethod
+    def _after_first(cls, longest: float, info: ValidationInfo) -> float:
+        if longest < info.data.get("first", longest):
+            raise ValueError(f"must be at least the first pause, {info.data['first']:g}, got {longest:g}")
+        return longest
 
 
-@dataclass(frozen=True)
-class StreamSettings:
-    """Of one source.
+class StreamSettings(Settings):
+    """Of one source. Raises SettingsError.
 
     Attributes:
         seconds: length of a window; None: the contract's, or `DEFAULT_SECONDS` where that takes whole videos.
@@ -62,32 +68,28 @@ class StreamSettings:
         loop: start a file or folder anew when it ends, for ever.
     """
 
-    seconds: float | None = None
-    stride: float | None = None
-    policy: Policy | None = None
-    depth: int = 8
-    ahead: int = 4
-    limits: Limits = field(default_factory=lambda: Limits(max_bytes=2**63 - 1))
-    timeout: float = 5.0
-    reconnect: Reconnect = Reconnect()
-    loop: bool = False
+    what: ClassVar[str] = "stream"
 
-    def __post_init__(self) -> None:
-        for name in ("seconds", "stride", "timeout"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and 0 < value <= 3600):
-                raise HardrouteError(f"stream: {name} must be above 0 and at most 3600, got {value:g}")
-        if self.policy not in (None, "block", "drop-oldest"):
-            raise HardrouteError(f"stream: unknown policy {self.policy!r}; known: block, drop-oldest")
-        if self.depth < 1 or self.ahead < 1:
-            raise HardrouteError("stream: depth and ahead must be at least 1")
+    seconds: _Seconds | None = Field(
+        None, description="Length of a window; default: the bundle's, or 2 if that takes whole videos."
+    )
+    stride: _Seconds | None = Field(None, description="Seconds between their starts; default: their length.")
+    policy: Policy | None = Field(
+        None, description="When answers are too slow: block or drop-oldest; default: block for files only."
+    )
+    depth: _Count = Field(8, description="Windows of a source that may wait.")
+    ahead: _Count = Field(4, description="Windows of a source that may be under way at a time.")
+    limits: Limits = Field(default_factory=lambda: Limits(max_bytes=2**63 - 1))
+    timeout: _Seconds = Field(5.0, description="Seconds that opening a source, or waiting for a frame, may take.")
+    reconnect: Reconnect = Reconnect()
+    loop: bool = Field(False, description="Start files and folders anew when they end, for ever.")
 
     def window(self, contract: ClipContract) -> tuple[float, float]:
-        """(seconds, stride) under this contract. Raises HardrouteError if windows would overlap too much."""
+        """(seconds, stride) under this contract. Raises StreamError if windows would overlap too much."""
         seconds = self.seconds or contract.seconds or DEFAULT_SECONDS
         stride = self.stride or seconds
         if seconds / stride > MAX_OVERLAP:
-            raise HardrouteError(
+            raise StreamError(
                 f"stream: windows of {seconds:g} s every {stride:g} s overlap more than {MAX_OVERLAP} times; "
                 "take a larger stride"
             )

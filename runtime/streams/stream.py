@@ -6,34 +6,53 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-from hardroute.runtime.inference.engine import Engine
+from hardroute.runtime.delivery import Abstain, Log, Watcher
+from hardroute.runtime.inference import Engine
 from hardroute.runtime.streams.events import StreamCounts, StreamEvent
 from hardroute.runtime.streams.hub import Hub
-from hardroute.runtime.streams.release import Log, Watcher
 from hardroute.runtime.streams.settings import StreamSettings
 
 
 class Stream:
-    """Windows of one source with their answers, while later ones are read and computed. Made by `Engine.stream`.
+    """Classifies a video without end, window by window, while later windows are read and computed.
 
     It begins at once. Iterating ends with the source; leave a `with` block, or call `close`, to end it before.
+
+    Args:
+        engine: stays the caller's, like `log` and `watch`: close it after the stream.
+        source: a file, a folder, a camera's number, an RTSP or HTTP URL, or a `FrameSource` of your own.
+        settings: how it is cut, read and held back.
+        log: a `RouteLog`; an answer comes out once its line is written.
+        watch: a `Watch`; sees each answer.
+        abstain: an `Abstain`, or whatever says of an answer whether to withhold it.
+        max_batch, max_wait: see `MicroBatcher`.
+        fields: of `StreamSettings`, such as `seconds`, `stride` and `policy`; they replace those of `settings`.
+
+    Raises:
+        HardrouteError: no such source, or settings that contradict it. What goes wrong later is an event.
+
+    >>> for event in Stream(engine, "rtsp://door/1", seconds=2, stride=1):  # doctest: +SKIP
+    ...     print(event.start, event.prediction.label if event.prediction else event.error)
     """
 
     def __init__(
         self,
         engine: Engine,
         source: object,
-        settings: StreamSettings,
+        settings: StreamSettings | None = None,
         *,
         log: Log | None = None,
         watch: Watcher | None = None,
-        **hub: Any,
+        abstain: Abstain | None = None,
+        max_batch: int = 8,
+        max_wait: float = 0.005,
+        **fields: Any,
     ) -> None:
-        self._hub = Hub(engine, log=log, watch=watch, **hub)
+        self._hub = Hub(engine, log=log, watch=watch, abstain=abstain, max_batch=max_batch, max_wait=max_wait)
         # The hub's threads do not hold this object, so an iterator that is thrown away ends them.
         self._close = weakref.finalize(self, self._hub.close)
         try:
-            self._name = self._hub.add(source, settings)
+            self._name = self._hub.add(source, settings, **fields)
         except BaseException:
             self._close()
             raise

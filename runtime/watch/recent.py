@@ -9,7 +9,7 @@ import numpy as np
 
 from hardroute.runtime.bundle.baseline import Baseline, log_odds
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.watch.evidence import RANKS
+from hardroute.runtime.watch.sequential_tests import RANKS
 
 MEMORY: Final = 32  # windows; older ones fade
 MAJORITY: Final = 0.5  # share of the recent windows that one expert answers in a collapse

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -11,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hardroute.runtime.bundle.baseline import Baseline
-from hardroute.runtime.errors import BundleError, HardrouteError
+from hardroute.runtime.errors import BundleError
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.watch.detector import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector
-from hardroute.runtime.watch.evidence import Evidence
 from hardroute.runtime.watch.recent import MAJORITY, Recent
-from hardroute.runtime.watch.thinning import Thinning
+from hardroute.runtime.watch.sequential_tests import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector, Evidence
+from hardroute.runtime.watch.settings import WatchSettings
 
 if TYPE_CHECKING:
     from hardroute.runtime.bundle.bundle import Bundle  # which reads certificates, and with them baselines
 
-FALSE_ALARM: Final = 1e-6
-REFRESH: Final = 10_000
+MAX_SOURCES: Final = 4096
+_DEFAULT: Final = WatchSettings()
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Watch:
     Args:
         baseline: what counts as normal.
         false_alarm: per compared window; 1e-6: one false alarm in a million windows or fewer.
-        on_alarm: called with each new alarm, in the thread that observed it. If it raises, that is counted
-            and goes no further: a broken pager must not stop the service.
+        on_alarm: called with each new alarm, in the thread that observed it. If it raises, that is counted, logged
+            by `logging`, and goes no further: a broken pager must not stop the service.
         every: compare one of so many windows of each source. Windows that overlap, or follow each other in a
             scene, are alike: thin them until they are not.
         refresh: windows are compared with the certified clips and with all windows before them; after so many,
@@ -69,22 +71,19 @@ class Watch:
         self,
         baseline: Baseline,
         *,
-        false_alarm: float = FALSE_ALARM,
+        false_alarm: float = _DEFAULT.false_alarm,
         on_alarm: Callable[[Alarm], object] | None = None,
-        every: int = 1,
-        refresh: int = REFRESH,
+        every: int = _DEFAULT.every,
+        refresh: int = _DEFAULT.refresh,
         seed: int | None = None,
     ) -> None:
-        if not 0 < false_alarm < 1:
-            raise HardrouteError(f"watch: false_alarm {false_alarm:g}: a chance per window lies between 0 and 1")
-        if every < 1 or refresh < 1:
-            raise HardrouteError(f"watch: every={every} and refresh={refresh} must be at least 1")
+        settings = WatchSettings(false_alarm=false_alarm, every=every, refresh=refresh, seed=seed)
         self.baseline = baseline
-        self.threshold = math.log(len(KINDS) / false_alarm)
-        self._on_alarm, self._refresh = on_alarm, refresh
+        self.threshold = math.log(len(KINDS) / settings.false_alarm)
+        self._on_alarm, self._refresh = on_alarm, settings.refresh
         self._rng = np.random.default_rng(seed)
         self._lock = threading.Lock()
-        self._thinning = Thinning(every)
+        self._thinning = _Thinning(settings.every)
         self._observed = self._raised = self._callback_errors = 0
         self._start()
 
@@ -93,10 +92,10 @@ class Watch:
         cls,
         bundle: Bundle,
         *,
-        false_alarm: float = FALSE_ALARM,
+        false_alarm: float = _DEFAULT.false_alarm,
         on_alarm: Callable[[Alarm], object] | None = None,
-        every: int = 1,
-        refresh: int = REFRESH,
+        every: int = _DEFAULT.every,
+        refresh: int = _DEFAULT.refresh,
         seed: int | None = None,
     ) -> Watch:
         """A watch on the baseline in the bundle's certificate.
@@ -108,7 +107,7 @@ class Watch:
         if certificate is None:
             raise BundleError(
                 f"bundle {bundle.root}: no certificate.json in it to compare traffic with; "
-                "audit it with `python -m audit ... --attach`"
+                "audit it, and attach the certificate"
             )
         return cls(
             certificate.baseline,
@@ -206,5 +205,27 @@ class Watch:
         try:
             self._on_alarm(alarm)
         except Exception:  # whatever it is, the clip was answered
+            _logger.exception("on_alarm failed on the alarm %s", alarm.kind)
             with self._lock:
                 self._callback_errors += 1
+
+
+class _Thinning:
+    """Says of each window whether its turn has come: of each source the first one, and then one in `every`.
+
+    Remembers the `MAX_SOURCES` that came last; one that was forgotten begins anew.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._turns: OrderedDict[str, int] = OrderedDict()
+
+    def due(self, source: str) -> bool:
+        """Takes the source's next window."""
+        if self._every == 1:
+            return True
+        turn = self._turns.pop(source, 0)
+        self._turns[source] = (turn + 1) % self._every
+        if len(self._turns) > MAX_SOURCES:
+            self._turns.popitem(last=False)
+        return turn == 0

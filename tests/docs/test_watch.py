@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hardroute.runtime.watch import Watch
-from hardroute.runtime.watch.detector import KINDS
+from hardroute.runtime.watch.sequential_tests import KINDS
 from tests.support import bundles
 from tests.support.paths import DOCS
 from tests.support.watched import baseline

@@ -14,7 +14,8 @@ import numpy as np
 import typer
 
 from hardroute import Engine
-from hardroute.runtime.errors import BundleError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import BundleError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

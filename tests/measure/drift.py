@@ -11,15 +11,15 @@ import numpy as np
 import torch
 import typer
 
-from hardroute import Bundle, Engine, Prediction
+from hardroute import Bundle, Engine, Prediction, Stream
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.cli import ordered
 from hardroute.models import load_twin
 from hardroute.runtime.backends import Session, open_backend
 from hardroute.runtime.bundle import Baseline
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set
-from hardroute.runtime.errors import main
 from hardroute.runtime.watch import Alarm, Watch
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -96,7 +96,7 @@ def answers(engine: Engine, frames: np.ndarray) -> list[Prediction]:
 
 def streamed(engine: Engine, video: Path) -> list[Prediction]:
     """As a camera would show it: windows of one second, one after the other."""
-    with engine.stream(video, seconds=1.0) as events:
+    with Stream(engine, video, seconds=1.0) as events:
         return [event.prediction for event in events if event.prediction]
 
 

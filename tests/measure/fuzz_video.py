@@ -18,8 +18,9 @@ import av
 import numpy as np
 import typer
 
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips import ClipContract, Limits, cage, decode
-from hardroute.runtime.errors import ClipError, main
+from hardroute.runtime.errors import ClipError
 from tests.support.numbered import Video
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

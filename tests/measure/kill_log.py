@@ -22,7 +22,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.routelog import EventRecord, RouteLog
 from hardroute.runtime.routelog.verify import verify_log
 from tests.support.paths import ROOT

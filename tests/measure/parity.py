@@ -15,9 +15,10 @@ import typer
 from hardroute import Engine
 from hardroute.models import load_twin
 from hardroute.runtime.backends import AUTO, BACKENDS, Session, Uint8Backend, open_backend
+from hardroute.runtime.cli import main
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set
-from hardroute.runtime.errors import BackendError, main
+from hardroute.runtime.errors import BackendError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Answers = tuple[np.ndarray, np.ndarray]  # logits (N, K), routes (N,)

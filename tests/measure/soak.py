@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import typer
 
-from hardroute import Engine, RouteLog
+from hardroute import Engine, RouteLog, Stream
+from hardroute.runtime.cli import main
 from hardroute.runtime.datasets import open_set
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.errors import HardrouteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 GOAL = 5.0  # percent
@@ -88,7 +89,7 @@ class Soak:
 def soak(engine: Engine, source: Endless, log: Path, seconds: float, stride: float) -> Soak:
     """Streams `source` to its end, with the routing log on, and looks at memory after every window."""
     marks, errors = [], 0
-    with RouteLog(log) as lines, engine.stream(source, log=lines, seconds=seconds, stride=stride) as stream:
+    with RouteLog(log) as lines, Stream(engine, source, log=lines, seconds=seconds, stride=stride) as stream:
         for event in stream:
             errors += (event.prediction is None) + event.dropped
             marks.append((event.end, resident(), time.process_time()))

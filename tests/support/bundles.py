@@ -15,9 +15,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hardroute import Bundle, ClipContract, Engine
-from hardroute.runtime.bundle import Baseline, Probes, write_manifest
-from hardroute.runtime.bundle.certificate import SCHEMA_VERSION
-from hardroute.runtime.bundle.sealed_files import write_sealed
+from hardroute.runtime.bundle import (
+    Accuracy,
+    Baseline,
+    Certificate,
+    CertifiedBundle,
+    CertifiedData,
+    CertifiedPolicy,
+    PolicyContent,
+    Probes,
+    write_manifest,
+)
 
 CONTRACT = ClipContract(frames=4, height=8, width=8)
 CLASSES = ("left", "right", "up")
@@ -123,17 +131,26 @@ def certify(root: Path) -> None:
     bundle = Bundle.open(root)
     with Engine.load(bundle, threads=1) as engine:
         baseline = Baseline.of(engine.predict_batch(random_frames(64, bundle.manifest.contract)))
-    certificate = {
-        "schema_version": SCHEMA_VERSION,
-        "created": "2026-01-01T00:00:00+00:00",
-        "bundle": {"name": bundle.manifest.name, "digest": bundle.digest},
-        "policy": {"digest": "0" * 64, "content": {"name": "quick"}},
-        "data": {"name": "random", "split": "test", "clips": baseline.clips},
-        "clean_accuracy": {"share": 1.0, "low": 0.9, "high": 1.0},
-        "robust_accuracy": [],
-        "baseline": baseline.model_dump(),
-    }
-    write_sealed(root, "certificate.json", json.dumps(certificate).encode())
+    bundle.attach(certificate_for(bundle, baseline).to_bytes())
+
+
+def certificate_for(bundle: Bundle, baseline: Baseline) -> Certificate:
+    """What an audit of random clips would say that found nothing wrong."""
+    return Certificate(
+        created="2026-01-01T00:00:00+00:00",
+        bundle=CertifiedBundle(name=bundle.manifest.name, digest=bundle.digest),
+        policy=CertifiedPolicy(digest="0" * 64, content=PolicyContent(name="quick")),
+        data=CertifiedData(name="random", split="test", clips=baseline.clips, limit=None, digest="1" * 64),
+        threat_model={"norm": "L-inf"},
+        attacks=("fgsm", "pgd"),
+        sources=None,
+        clean_accuracy=Accuracy(successes=64, n=64, share=1.0, low=0.9, high=1.0, confidence=0.95),
+        robust_accuracy=(),
+        baseline=baseline,
+        checks=(),
+        versions={"python": "3.11"},
+        report_sha256="2" * 64,
+    )
 
 
 def edit_manifest(root: Path, **changes: Any) -> None:

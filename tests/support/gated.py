@@ -23,7 +23,8 @@ class GatedBackend:
     """onnxruntime whose experts wait at a gate.
 
     gate: open at first. entered: released for each run that came to the gate. runs: for each network, how many clips
-    each of its runs had. poison: a run with a clip whose first red value is this, in [0, 1], fails.
+    each of its runs had. broken: every run fails. poison: a run with a clip whose first red value is this, in [0, 1],
+    fails.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class GatedBackend:
         self.gate.set()
         self.entered = threading.Semaphore(0)
         self.runs: dict[str, list[int]] = {}
+        self.broken = False
         self.poison: float | None = None
         self._library = OnnxRuntime("cpu", threads=1)
 
@@ -44,6 +46,8 @@ class GatedBackend:
                     backend.entered.release()
                     assert backend.gate.wait(PATIENCE)
                 runs.append(len(clips))
+                if backend.broken:
+                    raise BackendError("broken")
                 if backend.poison is not None and (clips[:, 0, 0, 0, 0] == backend.poison).any():
                     raise BackendError("poisoned")
                 return session.run(clips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -112,16 +113,15 @@ def test_nothing_is_attached_to_a_bundle_that_changed_meanwhile(audited: Audited
 def test_a_full_disk_leaves_the_bundle_as_it_was(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
     assert audited.run() == 0
     bundle, before = Bundle.open(audited.bundle), sorted(audited.bundle.iterdir())
-    real = Path.write_bytes
+    real = tempfile.mkstemp
 
-    def full(path: Path, data: bytes) -> int:
-        if path.name == ".certificate.sha256.tmp":
-            real(path, data[:3])
+    def full(prefix: str, dir: Path) -> tuple[int, str]:
+        if prefix.startswith(".certificate.sha256"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, data)
+        return real(prefix=prefix, dir=dir)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(BundleError, match=r"cannot be put there \(No space left"):
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.raises(BundleError, match=r"certificate\.json cannot be put there .*\(No space left"):
         attach(bundle, audited.out / "certificate.json")
     assert sorted(audited.bundle.iterdir()) == before
     assert Bundle.open(audited.bundle).certificate() is None

@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads
 
 import typer
 
-from hardroute.runtime.errors import MethodError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import MethodError
 from tests.measure.bench.attacking import attacking
 from tests.measure.bench.decoding import decoding
 from tests.measure.bench.measure import Ratio

@@ -15,7 +15,7 @@ from hardroute import Engine
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.inference import MicroBatcher
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.streams import Hub
+from hardroute.runtime.streams import Hub, Stream
 from tests.measure.bench.measure import Ratio, compare
 from tests.measure.bench.subject import Subject
 from tests.measure.bench.videos import video_sets
@@ -97,7 +97,7 @@ def _hub(engine: Engine, sources: list[Path], workers: int = 1) -> None:
 
 def _stream_by_stream(engine: Engine, sources: list[Path]) -> None:
     for source in sources:
-        for _ in engine.stream(source, seconds=2.0, stride=1.0):
+        for _ in Stream(engine, source, seconds=2.0, stride=1.0):
             pass
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hardroute.runtime.errors import main
+from hardroute.runtime.cli import main
 from tests.measure.bench.report import report
 from tests.measure.bench.subject import Subject
 from tests.measure.peers.agree import PROBLEMS, autoattack, plain

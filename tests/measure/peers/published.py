@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hardroute.models import build_model
 from hardroute.models.published import start_from
-from hardroute.runtime.errors import HardrouteError, main
+from hardroute.runtime.cli import main
+from hardroute.runtime.errors import HardrouteError
 from hardroute.training.settings import settings_from
 
 TOLERANCE = 1e-4

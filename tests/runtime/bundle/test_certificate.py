@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hardroute import Bundle, Engine
+from hardroute.runtime.bundle import Certificate
 from hardroute.runtime.bundle.sealed_files import write_sealed
 from hardroute.runtime.errors import BundleError
 from hardroute.runtime.watch import Watch
@@ -59,12 +60,35 @@ def test_the_clips_that_were_certified_raise_no_alarm(certified: Path) -> None:
 def test_it_is_that_of_another_bundle(certified: Path, tmp_path: Path) -> None:
     other = bundles.make_bundle(tmp_path / "other", seed=1).root
     write_sealed(other, "certificate.json", (certified / "certificate.json").read_bytes())
-    assert "is of another bundle" in refusal(other) and "--attach" in refusal(other)
+    assert "is of another bundle" in refusal(other) and "attach its certificate" in refusal(other)
 
 
-def test_what_only_people_read_is_not_looked_at(certified: Path) -> None:
-    rewrite(certified, lambda c: c.update(threat_model={"norm": 1}, checks="all", later=[None]))
+def test_what_a_later_version_adds_is_not_looked_at(certified: Path) -> None:
+    rewrite(certified, lambda c: (c.update(later=[None]), c["data"].update(later=1)))
     assert Bundle.open(certified).certificate() is not None
+
+
+def test_the_shipped_certificate_is_read_and_written_without_loss() -> None:
+    bundle = Bundle.open("motion")
+    found = bundle.certificate()
+    assert found is not None and found.data.clips == 320 and len(found.checks) == 15
+    assert json.loads(found.to_bytes()) == json.loads((bundle.root / "certificate.json").read_bytes())
+    assert Certificate.parse(found.to_bytes(), bundle.digest, bundle.manifest) == found
+
+
+def test_one_goes_into_its_bundle_and_out_again(tmp_path: Path) -> None:
+    bundle = Bundle.open(bundles.make_bundle(tmp_path / "bundle").root)
+    before = {path: path.read_bytes() for path in bundle.root.iterdir()}
+    bundles.certify(bundle.root)
+    assert Bundle.open(bundle.root).certificate() == bundle.certificate() is not None
+    bundle.detach()
+    bundle.detach()  # no second time is needed, and none hurts
+    assert {path: path.read_bytes() for path in bundle.root.iterdir()} == before
+    with pytest.raises(BundleError, match=r"certificate\.json: "):
+        bundle.attach(b"{}")
+    bundles.edit_manifest(bundle.root, name="another")
+    with pytest.raises(BundleError, match="changed while it was audited"):
+        bundle.detach()
 
 
 BASELINE = "baseline"
@@ -82,6 +106,13 @@ BASELINE = "baseline"
         (lambda c: c["policy"]["content"].update(name="n" * 5000), "policy.content.name"),
         (lambda c: c["clean_accuracy"].update(share=1.01), "clean_accuracy.share"),
         (lambda c: c.update(robust_accuracy=[{}] * 257), "robust_accuracy"),
+        (lambda c: c.update(threat_model={"norm": 1}), "threat_model.norm"),
+        (lambda c: c.update(threat_model={str(n): "" for n in range(257)}), "threat_model"),
+        (lambda c: c.update(checks="all"), "checks"),
+        (lambda c: c.update(checks=[{"name": "a"}]), "checks.0.measured"),
+        (lambda c: c.update(attacks=["\x1b[2J"]), "control characters"),
+        (lambda c: c.update(report_sha256="0"), "report_sha256"),
+        (lambda c: c.pop("sources"), "sources: Field required"),
         (lambda c: c[BASELINE].update(experts=[64]), "1 experts, the bundle has 3"),
         (lambda c: c[BASELINE].update(labels=[60, 4]), "2 labels, the bundle has 3"),
         (lambda c: c[BASELINE].update(labels=[60, 3, 0]), "labels: they count 63 clips, experts 64"),

@@ -84,11 +84,15 @@ def test_a_bad_video_among_good_ones_costs_its_line_and_the_exit_code(
     assert_one_error_line(done, "bad.mp4")
     answered = [json.loads(line)["clip"] for line in done.stdout.splitlines()]
     assert answered == [videos[0].name, videos[1].name]
-    assert records_in(log) == [json.loads(line) for line in done.stdout.splitlines()]
+    first, failed, second = records_in(log)
+    assert [first, second] == [json.loads(line) for line in done.stdout.splitlines()]
+    assert (failed["event"], failed["clip"]) == ("clip", "bad.mp4") and f"error: {failed['error']}\n" == done.stderr
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text\n", b"\x00" * 5000])
-def test_nothing_is_written_when_nothing_was_answered(tiny: TinyBundle, tmp_path: Path, content: bytes | None) -> None:
+def test_a_video_that_cannot_be_used_has_its_line_and_nothing_else_is_written(
+    tiny: TinyBundle, tmp_path: Path, content: bytes | None
+) -> None:
     bad = tmp_path / "bad.mp4"
     if content is not None:
         bad.write_bytes(content)
@@ -96,7 +100,8 @@ def test_nothing_is_written_when_nothing_was_answered(tiny: TinyBundle, tmp_path
     done = run("predict", tiny.root, bad, "--log", tmp_path / "log", cwd=tmp_path)
     assert_one_error_line(done, "bad.mp4")
     assert done.stdout == ""
-    assert os.listdir(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "log"])
+    assert [line["event"] for line in records_in(tmp_path / "log")] == ["clip"]
 
 
 def test_bad_bundles_and_backends_are_refused(tmp_path: Path, videos: list[Path]) -> None:
@@ -137,7 +142,7 @@ def test_the_log_options_of_every_command(tiny: TinyBundle, videos: list[Path], 
     log = tmp_path / "routes.jsonl"
     assert run("predict", tiny.root, *videos, "--log", log, "--log-max-bytes", "1", "--log-keep", "1").returncode == 0
     assert len(list(tmp_path.iterdir())) == 2
-    assert_one_error_line(run("predict", tiny.root, *videos, "--log-keep", "1"), "name its file with --log")
+    assert_one_error_line(run("predict", tiny.root, *videos, "--log-max-bytes", "1"), "name its file with --log")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

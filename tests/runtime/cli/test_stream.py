@@ -70,12 +70,12 @@ def test_bad_sources_cost_the_exit_code_and_not_the_others(tiny: TinyBundle, vid
     "arguments, says",
     [
         (["absent.mp4"], "absent.mp4: no such file or folder"),
-        (["VIDEO", "--policy", "hope"], "unknown policy 'hope'"),
+        (["VIDEO", "--policy", "hope"], "--policy must be 'block' or 'drop-oldest', got 'hope'"),
         (["VIDEO", "VIDEO"], "already being served"),
         (["VIDEO", "--digest", "0" * 64], "digest"),
         (["VIDEO", "--tolerance", "1e-12"], "more than the tolerance 1e-12"),
         (["VIDEO", "--log-keep", "2"], "--log"),
-        (["VIDEO", "--log", "/dev/null", "--log-keep", "2"], "needs max_bytes"),
+        (["VIDEO", "--log", "/dev/null", "--log-keep", "2"], "--log-keep needs --log-max-bytes"),
     ],
 )
 def test_mistakes_are_one_line(tiny: TinyBundle, video: Path, arguments: list[str], says: str) -> None:

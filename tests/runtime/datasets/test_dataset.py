@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -171,3 +172,9 @@ def test_a_real_set_is_read_as_it_says(shared_data: Path) -> None:
     assert sum(map(len, groups)) == len(set.union(*groups)) == 15
     arrays = load_clips(words.split("test").take(20, seed=0), CONTRACT)
     assert np.bincount(arrays.labels, minlength=10).tolist() == [2] * 10
+
+
+def test_a_manifest_that_nobody_writes_into_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="not a regular file"):
+        open_set(tmp_path)

@@ -94,7 +94,9 @@ def test_whatever_decides_a_clip_is_part_of_its_key(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])
-def test_a_damaged_clip_is_decoded_anew(cache: ClipCache, video: Path, decoded: list[str], damage: str) -> None:
+def test_a_damaged_clip_is_decoded_anew(
+    cache: ClipCache, video: Path, decoded: list[str], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     plain = cache.decode(video, CONTRACT)
     (place,) = kept(cache)
     data = bytearray(place.read_bytes())
@@ -107,8 +109,11 @@ def test_a_damaged_clip_is_decoded_anew(cache: ClipCache, video: Path, decoded: 
     if damage == "text":
         data = bytearray(b"not a clip")
     place.write_bytes(data)
+    assert not caplog.records
     assert same(cache.decode(video, CONTRACT), plain)
     assert len(decoded) == 2
+    assert [record.name for record in caplog.records] == ["hardroute.runtime.datasets.decode_cache"]
+    assert str(place) in caplog.text
     assert same(cache.decode(video, CONTRACT), plain)
     assert len(decoded) == 2, "and kept again"
 

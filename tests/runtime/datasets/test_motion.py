@@ -231,6 +231,7 @@ def test_an_existing_folder_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_spec_names_only_what_differs() -> None:
     assert MotionSpec.parse("motion") == MotionSpec(seed=0, train=250, val=25, test=40)
+    assert MotionSpec.parse(MotionSpec(1, 2, 3, 4).text) == MotionSpec(1, 2, 3, 4)
     assert MotionSpec.parse("motion:test=5, seed=9") == MotionSpec(seed=9, test=5)
     assert len({MotionSpec.parse(t).key for t in ("motion", "motion:seed=1", "motion:test=5")}) == 3
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardroute import Engine, Prediction
+from hardroute import Bundle, Engine, Prediction
+from hardroute.runtime.backends import OnnxRuntime
 from hardroute.runtime.errors import BackendError, BusyError, ClipError, EngineError, HardrouteError
 from hardroute.runtime.inference import MicroBatcher
 from hardroute.runtime.inference.batch_queue import Queues
+from hardroute.runtime.inference.networks import Networks
 from tests.support import gated
 from tests.support.bundles import TinyBundle, make_bundle, random_frames
 from tests.support.forks import in_child
@@ -33,6 +35,17 @@ def assert_equal(found: Prediction, expected: Prediction) -> None:
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     np.testing.assert_allclose(found.route.logits, expected.route.logits, atol=1e-5)
     assert found.route.margin == pytest.approx(expected.route.margin, abs=1e-5)
+
+
+def test_it_stands_on_networks_without_an_engine(tiny: TinyBundle) -> None:
+    frames = random_frames(12, seed=5)
+    networks = Networks.load(Bundle.open(tiny.root), OnnxRuntime("cpu", threads=1))
+    with MicroBatcher(networks, max_wait=0.0) as batcher:
+        found = [future.result(PATIENCE) for future in [batcher.submit(clip) for clip in frames]]
+        with pytest.raises(ClipError, match="this bundle takes"):
+            batcher.submit(frames)
+    assert [answer.route.expert for answer in found] == tiny.routes(frames).tolist()
+    np.testing.assert_allclose([answer.logits for answer in found], tiny.logits(frames), atol=1e-4)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hardroute import Bundle, Engine, Route, decode
+from hardroute import Bundle, Engine, Prediction, Route, decode
 from hardroute.runtime.backends import OnnxRuntime, Session
 from hardroute.runtime.bundle import Probes
 from hardroute.runtime.errors import BackendError, BundleError, ClipError, EngineError
@@ -211,6 +211,25 @@ def test_a_tolerance_that_would_let_anything_pass_is_refused(tiny: TinyBundle, t
         Engine.load(tiny.root, tolerance=tolerance)
 
 
+def test_an_engine_keeps_the_tolerance_that_it_was_loaded_with(tmp_path: Path) -> None:
+    class Noisy(OnnxRuntime):
+        """Off by half of a logit, as an arithmetic of few bits is."""
+
+        def load(self, model: bytes, name: str) -> Session:
+            session = super().load(model, name)
+            run = session.run
+            session.run = lambda clips: run(clips) + np.float32(0.5 * (name != "router.onnx"))  # type: ignore[method-assign]
+            return session
+
+    tiny = make_bundle(tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"more than the tolerance 0\.001"):
+        Engine.load(tiny.root, Noisy("cpu"))
+    with Engine.load(tiny.root, Noisy("cpu"), tolerance=0.6) as engine:
+        engine.replay_probes()
+    with Engine.load(tiny.root, Noisy("cpu"), verify=False) as engine, pytest.raises(BundleError, match="tolerance"):
+        engine.replay_probes()
+
+
 def test_a_tolerance_of_zero_is_not_the_bundles_own(tmp_path: Path) -> None:
     tiny = make_bundle(tmp_path / "bundle")
     exact = Bundle.open(tiny.root).probes().logits[5].copy()
@@ -336,9 +355,10 @@ def test_a_closed_engine_says_so(tiny: TinyBundle) -> None:
 
 def test_route_and_answer_are_the_halves_of_a_prediction(tiny: TinyBundle, engine: Engine) -> None:
     frames = random_frames(9, seed=4)
-    router_logits = engine.route(frames)
-    logits = np.stack([engine.answer(int(e), frames[n : n + 1])[0] for n, e in enumerate(router_logits.argmax(axis=1))])
-    halves = engine.predictions(router_logits, logits, [Timing(0, 1, 2)] * 9)
+    routes = engine.route(frames)
+    assert [route.expert for route in routes] == tiny.routes(frames).tolist()
+    logits = np.stack([engine.answer(route.expert, frames[n : n + 1])[0] for n, route in enumerate(routes)])
+    halves = Prediction.batch(engine.classes, routes, logits, [Timing(0, 1, 2)] * 9)
     for half, whole in zip(halves, engine.predict_batch(frames), strict=True):
         assert (half.label, half.route.expert) == (whole.label, whole.route.expert)
         np.testing.assert_allclose(half.probabilities, whole.probabilities, atol=1e-6)

@@ -17,7 +17,7 @@ from hardroute.cli import app as runtime_app
 from hardroute.cli import app as training_app
 from hardroute.runtime.datasets import ClipRow, ClipSet
 from hardroute.runtime.errors import ClipError, DataError, HardrouteError
-from hardroute.runtime.inference import Timing
+from hardroute.runtime.inference import Route, Timing
 from hardroute.runtime.prediction import softmax
 from hardroute.training.video_accuracy import evaluate_videos
 from tests.support.bundles import CLASSES, CONTRACT, TinyBundle, make_bundle, write_video
@@ -87,7 +87,8 @@ def test_windows_say_where_the_clips_lie(engine: Engine, videos: list[Path], tmp
 
 
 def answers(logits: np.ndarray) -> list[Prediction]:
-    return Prediction.batch(CLASSES, np.zeros((len(logits), 3), np.float32), logits, [Timing(0, 0, 0)] * len(logits))
+    routes = Route.batch(np.zeros((len(logits), 3), np.float32))
+    return Prediction.batch(CLASSES, routes, logits, [Timing(0, 0, 0)] * len(logits))
 
 
 def test_the_loudest_expert_does_not_decide() -> None:

@@ -247,7 +247,7 @@ def test_what_is_no_file_is_one_error(tmp_path: Path) -> None:
     for path, says in (
         (tmp_path / "absent", "No such file"),
         (tmp_path / "no" / "log", "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "is a folder"),
         (tmp_path / "pipe", "is not a regular file"),
         (Path("/dev/zero"), "is not a regular file"),
     ):

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -187,12 +188,23 @@ def test_each_line_waits_for_the_disk(tmp_path: Path, faulty: FaultyOs) -> None:
         log.append(record())  # not asked
 
 
+def test_a_folder_that_is_not_synced_leaves_no_lock_behind(tmp_path: Path, faulty: FaultyOs) -> None:
+    faulty.fsync = failing(errno.EIO)
+    with RouteLog(tmp_path / "log", sync="each") as log:
+        with pytest.raises(HardrouteError, match=os.strerror(errno.EIO)):
+            log.append(record("0"))
+        faulty.fsync = os.fsync
+        log.append(record("1"))
+    assert [(line["clip"], line.get("lost")) for line in lines(tmp_path / "log")] == [("1", 1)]
+
+
 def test_lines_reach_the_disk_within_the_seconds_asked_for(tmp_path: Path, faulty: FaultyOs) -> None:
     path, tried = tmp_path / "log", threading.Event()
 
-    def fail(_: int) -> None:
-        tried.set()
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def fail(file: int) -> None:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            tried.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     faulty.fsync = fail
     with RouteLog(path, sync=0.02) as log:
@@ -319,8 +331,8 @@ def test_a_head_is_known_before_the_first_line(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"max_bytes": 0}, "max_bytes must be at least 1"),
-        ({"keep": 3}, "keep=3 needs max_bytes"),
-        ({"keep": -1, "max_bytes": 10}, "must not be negative"),
+        ({"keep": 3}, "keep needs max_bytes"),
+        ({"keep": -1, "max_bytes": 10}, "keep must be at least 0, got -1"),
         ({"sync": "often"}, 'sync must be "none", "each" or seconds'),
         ({"sync": 0.0}, 'sync must be "none", "each" or seconds'),
         ({"sync": float("nan")}, 'sync must be "none", "each" or seconds'),

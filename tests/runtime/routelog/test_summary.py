@@ -120,7 +120,7 @@ def test_too_many_parts_name_the_way_out(tmp_path: Path) -> None:
     with path.open("w") as file:
         for hour in range(10_001):
             file.write(record(time=(START + timedelta(hours=hour)).isoformat()).to_json() + "\n")
-    with pytest.raises(HardrouteError, match="--by day"):
+    with pytest.raises(HardrouteError, match="take each day or file as one"):
         summarise([path])
     assert len(summarise([path], part="day").parts) == 418
 

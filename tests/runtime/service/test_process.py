@@ -134,7 +134,7 @@ def test_binding_elsewhere_without_a_token_is_warned_of(tiny: TinyBundle, tmp_pa
         (("--token-file", "words"), "one word"),
         (("--log", "no/such/folder/routes.jsonl"), "no such folder"),
         (("--log-max-bytes", "1000"), "name its file with --log"),
-        (("--log", "routes.jsonl", "--log-max-bytes", "0"), "max_bytes must be at least 1"),
+        (("--log", "routes.jsonl", "--log-max-bytes", "0"), "--log-max-bytes must be at least 1, got 0"),
         (("--backend", "abacus"), "abacus"),
         (("--digest", "0" * 64), "digest"),
         (("--stream", "door"), "expected NAME=SOURCE"),

@@ -20,7 +20,7 @@ from hardroute import Engine, HardrouteError, Prediction, RouteLog, decode
 from hardroute.runtime.clips import Limits
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.inference import MicroBatcher
-from hardroute.runtime.streams import Hub, StreamCounts, StreamEvent
+from hardroute.runtime.streams import Hub, Stream, StreamCounts, StreamEvent
 from hardroute.runtime.streams.open_video import FrameTake
 from tests.support import gated
 from tests.support.bundles import TinyBundle, make_bundle
@@ -73,7 +73,7 @@ def whole(counts: StreamCounts) -> bool:
 
 def test_a_files_windows_get_the_answers_of_predict(engine: Engine, tmp_path: Path) -> None:
     path = write(tmp_path / "a.avi", np.random.default_rng(0).integers(0, 256, (30, 24, 32, 3), np.uint8), fps=10)
-    events = list(engine.stream(path, seconds=1.0))
+    events = list(Stream(engine, path, seconds=1.0))
     assert [(e.kind, e.index, e.start, e.end, e.error) for e in events] == [
         ("window", k, float(k), k + 1.0, None) for k in range(3)
     ]
@@ -120,7 +120,7 @@ def test_a_broken_and_a_silent_source_harm_no_other(engine: Engine, tmp_path: Pa
         assert [e.index for e in mine[:-1]] == list(range(12)) and mine[-1].kind == "end"
         assert all(e.prediction for e in mine[:-1])
         # The same noise alone gives the same answers.
-        alone = [e.prediction for e in engine.stream(Noise(6.0, seed=n), seconds=1.0, stride=0.5)]
+        alone = [e.prediction for e in Stream(engine, Noise(6.0, seed=n), seconds=1.0, stride=0.5)]
         for found, expected in zip(mine[:-1], alone, strict=True):
             assert found.prediction and expected
             np.testing.assert_allclose(found.prediction.logits, expected.logits, atol=1e-5)
@@ -133,8 +133,8 @@ def test_a_broken_and_a_silent_source_harm_no_other(engine: Engine, tmp_path: Pa
 def test_drop_oldest_keeps_the_newest_and_counts_the_rest(engine: Engine, backend: GatedBackend) -> None:
     backend.gate.clear()
 
-    with engine.stream(
-        Noise(20.0, before=at(200, backend.gate)), seconds=1.0, policy="drop-oldest", depth=3, ahead=2
+    with Stream(
+        engine, Noise(20.0, before=at(200, backend.gate)), seconds=1.0, policy="drop-oldest", depth=3, ahead=2
     ) as stream:
         events = list(stream)
     answered = [e.index for e in events if e.prediction and e.index is not None]
@@ -271,7 +271,7 @@ def test_a_window_that_fails_is_said_and_the_next_ones_are_answered(engine: Engi
             return (self.n / 10, np.full((8, 8, 3), 51 * (self.n // 10), np.uint8)) if self.n < 40 else None
 
     backend.poison = float(np.float32(51) / np.float32(255))
-    with engine.stream(Black(), seconds=1.0) as stream:
+    with Stream(engine, Black(), seconds=1.0) as stream:
         events = list(stream)
     assert [e.prediction is not None for e in events] == [True, False, True, True]
     assert events[1].error == "poisoned"
@@ -408,12 +408,12 @@ def test_a_batcher_may_be_shared(engine: Engine) -> None:
 
 def test_a_stream_ends_when_it_is_left_or_forgotten(engine: Engine) -> None:
     before = threading.active_count()
-    with engine.stream(Noise(1e9), seconds=1.0) as stream:
+    with Stream(engine, Noise(1e9), seconds=1.0) as stream:
         assert next(stream).prediction
         assert threading.active_count() > before
     assert threading.active_count() == before
     assert list(stream) == []
-    forgotten = engine.stream(Noise(1e9), seconds=1.0)
+    forgotten = Stream(engine, Noise(1e9), seconds=1.0)
     next(forgotten)
     del forgotten
     gc.collect()
@@ -422,9 +422,9 @@ def test_a_stream_ends_when_it_is_left_or_forgotten(engine: Engine) -> None:
 
 def test_a_source_that_is_none_is_refused_before_anything_runs(engine: Engine) -> None:
     with pytest.raises(ClipError, match="no such file"):
-        engine.stream("absent.mp4")
+        Stream(engine, "absent.mp4")
     with pytest.raises(HardrouteError, match="overlap"):
-        engine.stream(Noise(1.0), seconds=10.0, stride=0.01)
+        Stream(engine, Noise(1.0), seconds=10.0, stride=0.01)
 
 
 def test_corrupt_frames_are_told_with_the_next_event(engine: Engine, tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_grey_video_through_the_whole_way(engine: Engine, tmp_path: Path) -> Non
     for name in ("a.avi", "c.avi"):
         write(tmp_path / name, grey_frames(20), fps=10)
     (tmp_path / "b.avi").write_bytes(b"RIFF")
-    events = list(engine.stream(tmp_path, seconds=1.0))
+    events = list(Stream(engine, tmp_path, seconds=1.0))
     assert [(e.kind, e.video, e.index) for e in events] == [
         ("window", 0, 0),
         ("window", 0, 1),

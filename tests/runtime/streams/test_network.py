@@ -22,7 +22,7 @@ from hardroute.runtime.clips import Limits
 from hardroute.runtime.clips.file_type import open_video
 from hardroute.runtime.clips.network_source import open_url
 from hardroute.runtime.errors import ClipError
-from hardroute.runtime.streams import Reconnect
+from hardroute.runtime.streams import Reconnect, Stream
 from hardroute.runtime.streams.cutting import Manner, Step
 from hardroute.runtime.streams.open_video import FileTake
 from hardroute.runtime.streams.reader_process import IsolatedTake
@@ -53,8 +53,8 @@ def test_a_source_that_ends_comes_back_with_the_answers_of_the_file(engine: Engi
     data = video.read_bytes()
     with (
         serving(lambda n, send: send(data), "video/x-msvideo") as server,
-        engine.stream(
-            f"{server.url}/a.avi", seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=PATIENCE
+        Stream(
+            engine, f"{server.url}/a.avi", seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=PATIENCE
         ) as stream,
     ):
         events = [next(stream) for _ in range(9)]
@@ -64,7 +64,7 @@ def test_a_source_that_ends_comes_back_with_the_answers_of_the_file(engine: Engi
     ]
     assert [event.index for event in events if event.prediction] == list(range(6))
     assert {event.source for event in events} == {f"{server.url}/a.avi"}
-    alone = list(engine.stream(video, seconds=1.0))
+    alone = list(Stream(engine, video, seconds=1.0))
     for connection in (events[:3], events[5:8]):
         for found, expected in zip(connection, alone, strict=True):
             assert found.prediction and expected.prediction
@@ -82,7 +82,7 @@ def test_a_source_that_stalls_is_left_after_the_time_limit(engine: Engine, video
 
     with (
         serving(answer, "video/x-msvideo") as server,
-        engine.stream(server.url, seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=0.5) as stream,
+        Stream(engine, server.url, seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=0.5) as stream,
     ):
         lost = next(event for event in stream if event.kind == "source-lost")
         assert "no frame for 0.5 seconds" in str(lost.error) and server.connections == 1
@@ -104,7 +104,7 @@ def test_a_machine_without_room_for_a_reader_is_asked_again(
     data = video.read_bytes()
     with (
         serving(lambda n, send: send(data), "video/x-msvideo") as server,
-        engine.stream(server.url, seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=PATIENCE) as stream,
+        Stream(engine, server.url, seconds=1.0, policy="block", reconnect=AT_ONCE, timeout=PATIENCE) as stream,
     ):
         events = [next(stream) for _ in range(3)]
     assert [event.kind for event in events] == ["source-lost", "source-back", "window"]
@@ -120,7 +120,7 @@ def test_motion_jpeg_goes_by_the_time_of_arrival(engine: Engine) -> None:
             if server.released.wait(0.01):
                 return
 
-    with serving(answer) as server, engine.stream(server.url, seconds=0.1, policy="block", timeout=PATIENCE) as stream:
+    with serving(answer) as server, Stream(engine, server.url, seconds=0.1, policy="block", timeout=PATIENCE) as stream:
         windows = [next(stream) for _ in range(5)]
         frames = stream.counts.frames
     assert [event.kind for event in windows] == ["window"] * 5
@@ -131,7 +131,7 @@ def test_a_source_that_never_answers_is_given_up_after_so_many_tries(engine: Eng
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"rtsp://user:secret@127.0.0.1:{nobody.getsockname()[1]}/live?key=secret"
-        with engine.stream(url, reconnect=Reconnect(0.001, 0.001, attempts=2), timeout=1.0) as stream:
+        with Stream(engine, url, reconnect=Reconnect(first=0.001, longest=0.001, attempts=2), timeout=1.0) as stream:
             events = list(stream)
     assert [event.kind for event in events] == ["source-lost", "end"]
     assert "cannot be opened" in str(events[0].error) and "given up after 2 tries" in str(events[1].error)
@@ -177,15 +177,15 @@ def test_nobody_waits_for_a_source_that_hangs_while_it_is_opened(engine: Engine,
             expired.set()
 
     with serving(answer) as server:
-        with engine.stream(server.url, timeout=PATIENCE) as hanging:
+        with Stream(engine, server.url, timeout=PATIENCE) as hanging:
             assert asked.wait(PATIENCE)
             # Other sources, of files and of the network, and clips; the server lets go only after all of them.
-            assert len(list(engine.stream(video, seconds=1.0))) == 3
+            assert len(list(Stream(engine, video, seconds=1.0))) == 3
             assert engine.predict(video).label
             data = video.read_bytes()
             with (
                 serving(lambda n, send: send(data), "video/x-msvideo") as other,
-                engine.stream(other.url, seconds=1.0, policy="block") as stream,
+                Stream(engine, other.url, seconds=1.0, policy="block") as stream,
             ):
                 assert next(stream).prediction
             assert hanging.counts.frames == 0 and server.connections == 1
@@ -247,7 +247,7 @@ def test_a_child_says_little_besides_its_windows(video: Path) -> None:
 
 
 def test_a_camera_that_is_not_there_is_lost_and_given_up(engine: Engine) -> None:
-    with engine.stream(99, reconnect=Reconnect(0.001, 0.001, attempts=0)) as stream:
+    with Stream(engine, 99, reconnect=Reconnect(first=0.001, longest=0.001, attempts=0)) as stream:
         events = list(stream)
     assert [event.kind for event in events] == ["source-lost", "end"]
     assert "camera:99: no such camera" in str(events[0].error)

@@ -43,7 +43,7 @@ class Collected:
 
 
 def read(source: object, contract: ClipContract = CONTRACT, **options: object) -> Collected:
-    sink, settings = Collected(), StreamSettings(**options)  # type: ignore[arg-type]
+    sink, settings = Collected(), StreamSettings(**options)
     Reader(open_source(source, settings, CONTRACT), contract, settings, sink).run()
     assert sink.notes.pop()[0] == "end"
     return sink
@@ -282,17 +282,17 @@ def test_a_password_is_nowhere_in_a_name() -> None:
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"seconds": 0}, "seconds must be above 0"),
-        ({"seconds": float("nan")}, "seconds must be above 0"),
-        ({"stride": -1.0}, "stride must be above 0"),
-        ({"policy": "drop"}, "unknown policy 'drop'; known: block, drop-oldest"),
+        ({"seconds": 0}, "seconds must be greater than 0"),
+        ({"seconds": float("nan")}, "seconds must be "),
+        ({"stride": -1.0}, "stride must be greater than 0"),
+        ({"policy": "drop"}, "policy must be 'block' or 'drop-oldest', got 'drop'"),
         ({"depth": 0}, "at least 1"),
         ({"seconds": 10.0, "stride": 0.1}, "overlap more than 64 times"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises(HardrouteError, match=says):
-        StreamSettings(**options).window(CONTRACT)  # type: ignore[arg-type]
+        StreamSettings(**options).window(CONTRACT)
 
 
 def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
@@ -305,9 +305,9 @@ def test_the_window_is_the_contracts_where_nothing_is_said() -> None:
 )
 def test_pauses_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     """A negative pause would try a dead camera without a break."""
-    with pytest.raises(HardrouteError, match="reconnect: needs 0 <= first <= longest"):
-        Reconnect(**options)  # type: ignore[arg-type]
-    with pytest.raises(HardrouteError, match="attempts must not be negative"):
+    with pytest.raises(HardrouteError, match=r"reconnect: (first|longest) must be "):
+        Reconnect(**options)
+    with pytest.raises(HardrouteError, match="attempts must be at least 0"):
         Reconnect(attempts=-1)
 
 

@@ -14,8 +14,8 @@ from hardroute import HardrouteError, Prediction
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.bundle.baseline import MAX_SAMPLE, log_odds
 from hardroute.runtime.watch import Abstain, Alarm, Watch
-from hardroute.runtime.watch.detector import Detector
-from hardroute.runtime.watch.thinning import MAX_SOURCES
+from hardroute.runtime.watch.sequential_tests import Detector
+from hardroute.runtime.watch.watch import MAX_SOURCES
 from tests.support.watched import baseline, prediction, traffic
 
 
@@ -112,7 +112,7 @@ def test_thinning_counts_each_source_on_its_own_and_remembers_a_bounded_number()
     assert len(watch._thinning._turns) == MAX_SOURCES
 
 
-def test_a_callback_that_fails_is_counted_and_harms_nobody() -> None:
+def test_a_callback_that_fails_is_counted_and_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     def broken(alarm: Alarm) -> None:
         raise OSError("no pager")
 
@@ -120,6 +120,7 @@ def test_a_callback_that_fails_is_counted_and_harms_nobody() -> None:
     found = kinds(watch, collapsed(100, 1))
     assert "collapse" in found
     assert watch.metrics()["callback_errors_total"] == len(found) == watch.metrics()["alarms_total"]
+    assert "on_alarm failed on the alarm collapse" in caplog.text and "OSError: no pager" in caplog.text
 
 
 def test_a_callback_may_ask_the_watch() -> None:
@@ -225,5 +226,5 @@ def test_abstaining_below_a_margin_or_a_probability() -> None:
     assert Abstain(margin=0.05)(unsure) and not Abstain(margin=0.04)(unsure)
     assert Abstain(probability=0.9)(unsure) and not Abstain(probability=0.85)(unsure)
     for bad in (-0.1, 1.1, float("nan")):
-        with pytest.raises(HardrouteError, match="abstain below margin"):
+        with pytest.raises(HardrouteError, match="abstain: margin must be"):
             Abstain(margin=bad)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from hardroute.cli import app
 from hardroute.runtime.errors import DataError, HardrouteError
-from hardroute.training.comparison.compare import table
+from hardroute.training.comparison.report import table
 
 POLICY = """
 schema_version = 1
@@ -70,11 +71,12 @@ def test_one_command_gives_one_table_and_goes_on_where_it_was(tmp_path: Path) ->
 
 def test_small_scores_do_not_make_a_router_look_steadier(tmp_path: Path) -> None:
     accuracy = {"CLEAN": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 8}}
-    row = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
+    row: Any = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
     row |= {"lips_j": None, "gflops": {"routed": 1.0}, "load_entropy": 1.0}
-    large = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
-    small = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
-    *_, first, second = table([large, small, {**row, "lips_r": None, "router_spread": 0.0}]).splitlines()[:-1]
+    large: Any = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
+    small: Any = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
+    still: Any = {**row, "lips_r": None, "router_spread": 0.0}
+    *_, first, second = table([large, small, still]).splitlines()[:-1]
     assert "| 0.5 | 0.25 | - |" in first and "| 0.005 | 0.25 | - |" in second
 
 

@@ -39,6 +39,7 @@ def main() -> None:
     task = wire.Task.from_json(sys.stdin.buffer.readline())
     with contextlib.suppress(BrokenPipeError):
         try:
+            wire.send(pipe, wire.READY)
             spent = time.process_time()
             for step in _steps(task, pipe):
                 now = time.process_time()

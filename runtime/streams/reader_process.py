@@ -85,8 +85,11 @@ class IsolatedTake:
         contract = manner.contract
         size = contract.frames * contract.height * contract.width * 3
         receiver = wire.Receiver(child.stdout.fileno(), size)  # type: ignore[union-attr]
-        kind, data = self._receive(receiver, manner.name, cage.START_SECONDS + self._timeout)
-        cage.bound_memory(child.pid, manner.limits)
+        kind, data = self._receive(receiver, manner.name, cage.START_SECONDS)
+        if kind == wire.READY:
+            # All that it needs for itself is loaded, and nothing has been opened yet.
+            cage.bound_memory(child.pid, manner.limits)
+            kind, data = self._receive(receiver, manner.name, self._timeout + _GRACE)
         while kind in (wire.OPENED, wire.STEP):
             if kind == wire.STEP:
                 try:

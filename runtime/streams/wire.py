@@ -19,7 +19,7 @@ from hardroute.runtime.streams.windows import Cut
 
 # Kind and length of a message.
 _HEAD: Final = struct.Struct("<cI")
-OPENED, STEP, END, ERROR = b"O", b"S", b"Z", b"E"
+READY, OPENED, STEP, END, ERROR = b"R", b"O", b"S", b"Z", b"E"
 _MOST_TEXT: Final = 1 << 16
 # frames, corrupt, jumps, milliseconds; number, start and end of the window, if its frames follow.
 _STEP: Final = struct.Struct("<qqqdqdd")

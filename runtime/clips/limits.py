@@ -22,7 +22,7 @@ class Limits:
     (see `cage`): `max_memory`, in bytes, what decoding takes on top of the libraries, and `max_cpu_seconds`.
     """
 
-    max_bytes: int = 256 * 2**20
+    max_bytes: int = 2**30
     max_pixels: int = 4096 * 2304
     max_frames: int = 36_000
     max_seconds: float = 1_200.0

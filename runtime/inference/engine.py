@@ -98,14 +98,19 @@ class Engine:
         return self.bundle.manifest.contract
 
     def predict(
-        self, clip: str | Path | DecodedClip, *, limits: Limits = Limits(), allow_short: bool = False
+        self,
+        clip: str | Path | DecodedClip,
+        *,
+        limits: Limits = Limits(),
+        allow_short: bool = False,
+        trusted: bool = False,
     ) -> Prediction:
         """Classifies one video.
 
         Args:
             clip: a video file, or a clip decoded under this engine's contract.
             limits: what a video file may cost.
-            allow_short: see `hardroute.runtime.clips.decoding`.
+            allow_short, trusted: see `hardroute.runtime.clips.decode_clips`.
 
         Raises:
             ClipError: the video cannot be used.
@@ -113,12 +118,18 @@ class Engine:
         decoding = 0.0
         if not isinstance(clip, DecodedClip):
             started = time.perf_counter()
-            clip = decode(clip, self.contract, limits, allow_short=allow_short)
+            clip = decode(clip, self.contract, limits, allow_short=allow_short, trusted=trusted)
             decoding = (time.perf_counter() - started) * 1000
         return _named(self.predict_batch(clip.frames[None])[0], clip, decoding)
 
     def predict_video(
-        self, video: str | Path, clips: int, *, limits: Limits = Limits(), allow_short: bool = False
+        self,
+        video: str | Path,
+        clips: int,
+        *,
+        limits: Limits = Limits(),
+        allow_short: bool = False,
+        trusted: bool = False,
     ) -> VideoPrediction:
         """Classifies a video by the mean over windows of the contract's `seconds`. It is decoded once.
 
@@ -126,13 +137,13 @@ class Engine:
             video: a file.
             clips: so many windows, spread evenly over it.
             limits: what the file may cost.
-            allow_short: see `hardroute.runtime.clips.decoding`.
+            allow_short, trusted: see `hardroute.runtime.clips.decode_clips`.
 
         Raises:
             ClipError: the video cannot be used, or the contract takes whole videos and several clips are asked for.
         """
         started = time.perf_counter()
-        cut = decode_clips(video, self.contract, limits, clips=clips, allow_short=allow_short)
+        cut = decode_clips(video, self.contract, limits, clips=clips, allow_short=allow_short, trusted=trusted)
         decoding = (time.perf_counter() - started) * 1000 / clips
         frames = np.stack([clip.frames for clip in cut])
         answers = [

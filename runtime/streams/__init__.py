@@ -4,6 +4,7 @@
 ...     print(event.start, event.prediction.label if event.prediction else event.error)
 """
 
+from hardroute.runtime.streams.address import showable, spelled_out
 from hardroute.runtime.streams.events import StreamCounts, StreamEvent
 from hardroute.runtime.streams.hub import Hub
 from hardroute.runtime.streams.open_video import FrameSource, Take
@@ -22,4 +23,6 @@ __all__ = [
     "StreamEvent",
     "StreamSettings",
     "Take",
+    "showable",
+    "spelled_out",
 ]

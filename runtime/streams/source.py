@@ -44,17 +44,13 @@ class Source(Protocol):
 
 
 class VideoFiles:
-    """Files, one after the other; each is a video of its own whose windows begin anew.
-
-    Args:
-        trusted: they are decoded in this process; see `hardroute.runtime.clips.decode`.
-    """
+    """Files, one after the other; each is a video of its own whose windows begin anew."""
 
     live = False
 
-    def __init__(self, name: str, files: list[Path], settings: StreamSettings, trusted: bool = False) -> None:
+    def __init__(self, name: str, files: list[Path], settings: StreamSettings) -> None:
         self.name = name
-        self._files, self._settings, self._trusted = files, settings, trusted
+        self._files, self._settings = files, settings
 
     def takes(self) -> Iterator[AbstractContextManager[WindowTake]]:
         files = itertools.cycle(self._files) if self._settings.loop else self._files
@@ -64,29 +60,24 @@ class VideoFiles:
     @contextlib.contextmanager
     def _open(self, path: Path) -> Iterator[WindowTake]:
         with open_video(path, self._settings.limits) as source:
-            yield FileTake(source) if self._trusted else IsolatedTake(source, self._settings.timeout)
+            yield FileTake(source) if self._settings.trusted else IsolatedTake(source, self._settings.timeout)
 
 
 class LiveSource:
     """A camera by its number, or a URL of `SCHEMES`, read in a process of its own.
 
     What a URL sends may be any video that a file may be, RTSP, or Motion JPEG; no playlist.
-
-    Args:
-        redirects: whether an HTTP server may send on to another host or port.
     """
 
     live = True
 
-    def __init__(
-        self, target: int | str, contract: ClipContract, settings: StreamSettings, redirects: bool = False
-    ) -> None:
+    def __init__(self, target: int | str, settings: StreamSettings) -> None:
         self.name = showable(target) if isinstance(target, str) else f"camera:{target}"
-        self._target, self._settings, self._redirects = target, settings, redirects
+        self._target, self._settings = target, settings
 
     def takes(self) -> Iterator[AbstractContextManager[WindowTake]]:
         while True:
-            yield nullcontext(IsolatedTake(self._target, self._settings.timeout, redirects=self._redirects))
+            yield nullcontext(IsolatedTake(self._target, self._settings.timeout, redirects=self._settings.redirects))
 
 
 class _Frames:
@@ -104,9 +95,6 @@ def open_source(
     spec: object,
     settings: StreamSettings,
     contract: ClipContract,
-    *,
-    trusted: bool = False,
-    redirects: bool = False,
 ) -> Source:
     """What a user calls a source, as one. Nothing is opened yet.
 
@@ -115,8 +103,6 @@ def open_source(
             ones), a camera's number or "camera:0", a URL of `SCHEMES`, a `FrameSource`, or a `Source` of your own.
         settings: how it will be read.
         contract: what its windows are for.
-        trusted: files are decoded in this process; see `hardroute.runtime.clips.decode`.
-        redirects: whether an HTTP server may send on to another host or port.
 
     Raises:
         ClipError: there is no such file, folder or scheme, or no video in the folder.
@@ -126,7 +112,7 @@ def open_source(
     if isinstance(spec, FrameSource):
         return _Frames(spec, settings)
     if isinstance(spec, int):
-        return LiveSource(spec, contract, settings)
+        return LiveSource(spec, settings)
     if not isinstance(spec, str | Path):
         raise ClipError(f"source {type(spec).__name__}: not a path, a URL, a camera's number or something to read from")
     text = str(spec)
@@ -134,19 +120,19 @@ def open_source(
         if not text.strip():
             raise ClipError("the source's name is empty; give a file, a folder, a URL or a camera")
         if camera := re.fullmatch(r"camera:([0-9]{1,4})", text):
-            return LiveSource(int(camera[1]), contract, settings)
+            return LiveSource(int(camera[1]), settings)
         if text.lower().startswith("file:"):
             text = _local_path(text)
         elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-            return LiveSource(check_url(text), contract, settings, redirects)
+            return LiveSource(check_url(text), settings)
     path = Path(text)
     if path.is_dir():
-        return VideoFiles(text, _videos(path), settings, trusted)
+        return VideoFiles(text, _videos(path), settings)
     if not path.exists():
         # It may be an address that was mistyped, with a password in it.
         shown = showable(text) if looks_like_address(text) else text
         raise ClipError(f"{shown}: no such file or folder; check the path")
-    return VideoFiles(text, [path], settings, trusted)
+    return VideoFiles(text, [path], settings)
 
 
 def _local_path(address: str) -> str:

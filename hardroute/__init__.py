@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hardroute.audit.policy import Policy
     from hardroute.audit.twins import load_twin
     from hardroute.models import VideoMoE
-    from hardroute.runtime.bundle import Bundle, Manifest
+    from hardroute.runtime.bundle import Bundle, Manifest, Trust
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
     from hardroute.runtime.datasets import load_clips, open_set
     from hardroute.runtime.errors import HardrouteError
@@ -48,7 +48,7 @@ _HOMES: Final = {
         "audit.policy": ("Policy",),
         "audit.twins": ("load_twin",),
         "models": ("VideoMoE",),
-        "runtime.bundle": ("Bundle", "Manifest"),
+        "runtime.bundle": ("Bundle", "Manifest", "Trust"),
         "runtime.clips": ("ClipContract", "DecodedClip", "Limits", "decode", "decode_clips", "to_network"),
         "runtime.datasets": ("load_clips", "open_set"),
         "runtime.errors": ("HardrouteError",),

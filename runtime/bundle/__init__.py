@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from hardroute.runtime.bundle.baseline import Baseline
-from hardroute.runtime.bundle.bundle import Bundle, Vouched, write_manifest
+from hardroute.runtime.bundle.bundle import ENVELOPE, MODEL_SIGNATURE, Bundle, Vouched, write_manifest
 from hardroute.runtime.bundle.certificate import (
     Accuracy,
     Certificate,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CERTIFICATE",
+    "ENVELOPE",
+    "MODEL_SIGNATURE",
     "Accuracy",
     "Baseline",
     "Bundle",

@@ -175,6 +175,11 @@ class Bundle:
             raise BundleError(f"bundle {self.root}: {error}") from None
 
     @property
+    def signatures(self) -> tuple[str, ...]:
+        """The signature files that lie in it; says nothing of what they are worth."""
+        return tuple(name for name in sorted(_SIGNATURES) if (self.root / name).exists())
+
+    @property
     def standing(self) -> str:
         """One line: who certified what, or that nobody did."""
         if self.vouched:

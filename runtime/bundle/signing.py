@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from hardroute.runtime.bundle.bundle import ENVELOPE, MODEL_SIGNATURE, Bundle
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE, read_chunks
@@ -46,6 +50,15 @@ def sign_certificate(bundle: Bundle, key: PrivateKey) -> Path:
     return target
 
 
+def why_no_folder(key: object) -> str:
+    """Why `sign_folder` and `verify_folder` cannot work with such a key, or here; empty if they can."""
+    if not isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        return "OpenSSF model signing takes EC keys only"
+    # It needs pyOpenSSL, and does not say so to pip.
+    missing = [name for name in ("model_signing", "OpenSSL") if importlib.util.find_spec(name) is None]
+    return f"that needs {missing[0]}: pip install 'hardroute[sign]'" if missing else ""
+
+
 def sign_folder(bundle: Bundle, key_file: str | Path, password: bytes | None = None) -> Path:
     """Writes `model.sig`, as `model_signing verify` reads it, and says where. Needs the extra `sign`.
 
@@ -70,21 +83,26 @@ def sign_folder(bundle: Bundle, key_file: str | Path, password: bytes | None = N
     return target
 
 
-def verify_folder(bundle: Bundle, key_file: str | Path) -> None:
-    """Compares the folder with `model.sig`. Needs the extra `sign`.
+def verify_folder(bundle: Bundle, key_files: Sequence[Path]) -> Path:
+    """Which of some EC public keys made `model.sig` of the folder as it is. Needs the extra `sign`.
 
     Raises:
-        TrustError: another key's, or of other files.
+        TrustError: none of them, or it is of other files.
     """
     from model_signing import verifying
 
-    try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key_file)
-        verifier.set_hashing_config(_hashing())
-        verifier.verify(bundle.root.resolve(), bundle.root / MODEL_SIGNATURE)
-    except Exception as error:
-        # It is the library's own parser of a stranger's file; whatever it trips over, the signature does not hold.
-        raise TrustError(f"does not hold ({type(error).__name__}: {str(error)[:300]})") from None
+    said = []
+    for key_file in key_files:
+        try:
+            verifier = verifying.Config().use_elliptic_key_verifier(public_key=key_file)
+            verifier.set_hashing_config(_hashing())
+            verifier.verify(bundle.root.resolve(), bundle.root / MODEL_SIGNATURE)
+        except Exception as error:
+            # It is the library's own parser of a stranger's file; whatever it trips over, the signature does not hold.
+            said.append(f"{key_file}: {type(error).__name__}: {str(error)[:300]}")
+        else:
+            return key_file
+    raise TrustError(f"does not hold ({'; '.join(said)})")
 
 
 def _hashing() -> hashing.Config:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, InstanceOf, field_validator, model_validator
+from pydantic import ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
 
 from hardroute.runtime.bundle.bundle import ENVELOPE, Bundle, Vouched
 from hardroute.runtime.bundle.certificate import Accuracy, Certificate
@@ -38,8 +38,8 @@ class Trust(Settings):
         signatures: so many of them must have signed.
         policies: digests of the policies that count.
         clean_accuracy: least accuracy on unattacked clips: the lower end of its interval, 0 to 1.
-        robust_accuracy: least worst-case accuracy at `eps_255` or more: the lower end of its interval, 0 to 1.
         eps_255: the certificate must speak of a perturbation (L-inf, in 1/255) of so much or more.
+        robust_accuracy: least worst-case accuracy at `eps_255` or more: the lower end of its interval, 0 to 1.
         clips: least number of clips.
         not_before: certificates from before this day (UTC) do not count.
         max_age_days: nor do those that are older.
@@ -57,8 +57,8 @@ class Trust(Settings):
     signatures: int = Field(1, ge=1, le=MAX_KEYS)
     policies: Annotated[_Digests, Field(min_length=1)] | None = None
     clean_accuracy: _Share | None = None
-    robust_accuracy: _Share | None = None
     eps_255: float | None = Field(None, gt=0, le=255)
+    robust_accuracy: _Share | None = None
     clips: int | None = Field(None, ge=1)
     not_before: date | None = None
     max_age_days: int | None = Field(None, ge=1, le=36_500)
@@ -73,13 +73,20 @@ class Trust(Settings):
                 raise ValueError("hold a key or a name twice")
         return keys
 
-    @model_validator(mode="after")
-    def _can_be_met(self) -> Trust:
-        if self.signatures > len(self.keys):
-            raise ValueError(f"{self.signatures} signatures cannot come from {len(self.keys)} keys")
-        if self.robust_accuracy is not None and self.eps_255 is None:
-            raise ValueError("robust_accuracy means nothing without eps_255; give both")
-        return self
+    @field_validator("signatures")
+    @classmethod
+    def _can_be_met(cls, signatures: int, info: ValidationInfo) -> int:
+        keys = info.data.get("keys", ())
+        if keys and signatures > len(keys):
+            raise ValueError(f"cannot be {signatures} with {len(keys)} keys")
+        return signatures
+
+    @field_validator("robust_accuracy")
+    @classmethod
+    def _means_something(cls, robust_accuracy: float | None, info: ValidationInfo) -> float | None:
+        if robust_accuracy is not None and info.data.get("eps_255") is None:
+            raise ValueError("means nothing without eps_255; give both")
+        return robust_accuracy
 
     @classmethod
     def load(cls, path: str | Path) -> Trust:
@@ -109,7 +116,7 @@ class Trust(Settings):
         except TrustError as error:
             raise TrustError(f"trust {path}: {error}") from None
         except SettingsError as error:
-            raise TrustError(f"trust {path}: {error.field} {error.problem}".replace(":  ", ": ")) from None
+            raise TrustError(f"trust {path}: {error.field} {error.problem}") from None
 
     def verify(self, bundle: Bundle) -> Bundle:
         """Holds a bundle to this trust.

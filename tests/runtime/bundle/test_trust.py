@@ -464,7 +464,7 @@ def test_a_file_says_what_python_says(root: Path, tmp_path: Path) -> None:
         ('policies = ["standard"]', "", "policies.0 cannot be used"),
         ("policies = []", "", "policies cannot be used"),
         ('not_before = "soon"', "", "not_before must be a valid date"),
-        ("signatures = 2", "", "2 signatures cannot come from 1 keys"),
+        ("signatures = 2", "", "signatures cannot be 2 with 1 keys"),
         ("keys = []", " ", "keys cannot be used"),
         ("clips = 1", " ", "keys cannot be used: Field required"),
         ('keys = ["audit.pub.pem"]', " ", "keys: each needs a name and a PEM file"),

@@ -193,7 +193,7 @@ def test_strict_json_reads_what_json_reads(value: object) -> None:
 
 def test_files_that_hold_no_key(tmp_path: Path) -> None:
     private, shown = signed.write_keys(tmp_path, KEYS["p256"], "audit", b"secret")
-    assert PublicKey.load(shown) == PublicKey("audit.pub.pem", KEYS["p256"].public_key())  # type: ignore[arg-type]
+    assert PublicKey.load(shown) == PublicKey("audit.pub.pem", KEYS["p256"].public_key())
     strange = rsa.generate_private_key(65537, 2048)
     unusual = ec.generate_private_key(ec.SECP256K1())
     for name, other in (("rsa", strange), ("k1", unusual)):

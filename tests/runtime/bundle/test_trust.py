@@ -323,16 +323,20 @@ def test_revoked(root: Path) -> None:
 def test_an_old_bundle_with_its_old_genuine_certificate(root: Path) -> None:
     """A rollback: nothing in it is forged."""
     old = Bundle.open(root).digest
-    signed_again(root, lambda content: content.update(created="2025-12-31T23:59:59+00:00"))
+    signed_again(root, dated("2025-12-31T23:59:59+00:00"))
     assert "before `not_before`, 2026-01-01; audit it again" in refusal(root, trust())
     assert "is revoked" in refusal(root, trust(not_before=None, revoked=(old,)))
     assert trust(not_before=None).verify(Bundle.open(root)).vouched
 
 
+def dated(text: str) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content.update(created=text)
+
+
 def test_age(root: Path) -> None:
     def created(days: float) -> None:
         when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-        signed_again(root, lambda content: content.update(created=when))
+        signed_again(root, dated(when))
 
     created(29.9)
     assert trust(max_age_days=30).verify(Bundle.open(root)).vouched
@@ -341,7 +345,7 @@ def test_age(root: Path) -> None:
     created(-2)
     assert "which is to come" in refusal(root, trust(max_age_days=30))
     for text in ("yesterday", "2026-06-01T00:00:00"):
-        signed_again(root, lambda content, text=text: content.update(created=text))
+        signed_again(root, dated(text))
         assert f"dated '{text}', no time with a zone" in refusal(root, trust())
 
 

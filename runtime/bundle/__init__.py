@@ -52,12 +52,12 @@ __all__ = [
 ]
 
 # They bring `cryptography`, which serving without a trust does without.
-_HOMES: Final = {"PublicKey": f"{__name__}.signature", "Trust": f"{__name__}.trust"}
+_LATE: Final = {"PublicKey": f"{__name__}.signature", "Trust": f"{__name__}.trust"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_LATE[name]), name)
     globals()[name] = value
     return value

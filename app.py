@@ -32,7 +32,8 @@ import torch
 from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
-from hardroute.audit.twins import load_twin
+from hardroute.audit.bundles import load_twin
+from hardroute.audit.defaults import EPS, STEPS
 from hardroute.runtime.bundle import Trust
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
@@ -161,8 +162,8 @@ def page(studio: Studio) -> gr.Blocks:
                 with gr.Tab("Attack"):
                     with gr.Row():
                         name = gr.Dropdown(list(SUITES["standard"]), value="pgd", label="Attack")
-                        eps = gr.Slider(0, 16, value=8, step=1, label="eps (of 255)")
-                        steps = gr.Slider(1, 50, value=10, step=1, label="Steps")
+                        eps = gr.Slider(0, 16, value=round(EPS * 255), step=1, label="eps (of 255)")
+                        steps = gr.Slider(1, 50, value=STEPS, step=1, label="Steps")
                     go = gr.Button("Attack this clip", variant="primary")
                     said = gr.Markdown(NOTE)
                     with gr.Row():

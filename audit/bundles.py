@@ -1,14 +1,19 @@
-"""The bundles of an audit: the audited one, and others whose adversarial clips are shown to it."""
+"""The bundles of an audit, and the networks in them that are attacked: the audited one, and others whose adversarial
+clips are shown to it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.errors import BundleError, HardrouteError
 
-AUDITED = "this model"  # never a source's name, which has no space
+if TYPE_CHECKING:
+    from hardroute.models import VideoMoE
 
 
 def require_twin(bundle: Bundle) -> None:
@@ -39,3 +44,30 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
                     "choose a source trained on the same set"
                 )
     return sources
+
+
+def load_twin(bundle: str | Path) -> VideoMoE:
+    """The twin in a bundle's folder, or in a shipped bundle by its name, in eval mode. Raises BundleError."""
+    from hardroute.models import load_twin
+
+    return load_twin(find_bundle(bundle))
+
+
+def load_twins(bundles: Mapping[str, Bundle], device: str = "cpu") -> dict[str, VideoMoE]:
+    """Twins by the names of their bundles, in eval mode on `device`.
+
+    Raises BundleError, also for a twin of another number of experts than its bundle; BackendError.
+    """
+    # Here: they bring torch, which a bundle that is not there need not wait for.
+    from hardroute.audit.execution.device import open_device
+    from hardroute.models import load_twin
+
+    where = open_device(device)
+    models = {name: load_twin(bundle.root).to(where) for name, bundle in bundles.items()}
+    for name, bundle in bundles.items():
+        found, said = len(models[name].experts), len(bundle.manifest.experts)
+        if found != said:
+            raise BundleError(
+                f"bundle {bundle.root}: its twin has {found} experts, its manifest {said}; export it again"
+            )
+    return models

@@ -24,9 +24,9 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from hardroute.audit.attacks import ATTACKS, SUITES
+    from hardroute.audit.bundles import load_twin
     from hardroute.audit.evaluation import Evaluation, evaluate
     from hardroute.audit.policy import Policy
-    from hardroute.audit.twins import load_twin
     from hardroute.models import VideoMoE
     from hardroute.runtime.bundle import Bundle, Manifest, Trust
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
@@ -46,7 +46,7 @@ _HOMES: Final = {
         "audit.attacks": ("ATTACKS", "SUITES"),
         "audit.evaluation": ("Evaluation", "evaluate"),
         "audit.policy": ("Policy",),
-        "audit.twins": ("load_twin",),
+        "audit.bundles": ("load_twin",),
         "models": ("VideoMoE",),
         "runtime.bundle": ("Bundle", "Manifest", "Trust"),
         "runtime.clips": ("ClipContract", "DecodedClip", "Limits", "decode", "decode_clips", "to_network"),

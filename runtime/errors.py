@@ -80,5 +80,9 @@ class PolicyError(HardrouteError):
     """An audit policy cannot be used."""
 
 
+class AuditError(HardrouteError):
+    """An audit broke for reasons of its own: what it was given is neither bad nor judged."""
+
+
 class MethodError(HardrouteError):
     """An unknown method, attack or expert; the message lists the known ones."""

@@ -6,9 +6,9 @@
 
 from hardroute.runtime.streams.events import StreamCounts, StreamEvent
 from hardroute.runtime.streams.hub import Hub
-from hardroute.runtime.streams.open_video import Take
+from hardroute.runtime.streams.open_video import FrameSource, Take
 from hardroute.runtime.streams.settings import Policy, Reconnect, StreamSettings
-from hardroute.runtime.streams.source import FrameSource, Source
+from hardroute.runtime.streams.source import Source
 from hardroute.runtime.streams.stream import Stream
 
 __all__ = [

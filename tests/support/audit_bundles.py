@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardroute.audit import twins
+from hardroute import models
 from hardroute.models import VideoMoE
 from hardroute.runtime.bundle import write_manifest
 from hardroute.runtime.clips import decode, to_network
@@ -40,8 +40,8 @@ def bundle_with_twin(root: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0,
     (root / "twin.safetensors").write_bytes(b"")
     (root / "twin.json").write_text("{}")
     reseal(root, twin={"weights": "twin.safetensors", "config": "twin.json"})
-    known = twins.load_twin
-    monkeypatch.setattr(twins, "load_twin", lambda folder: twin_of(tiny) if folder == root else known(folder))
+    known = models.load_twin
+    monkeypatch.setattr(models, "load_twin", lambda folder: twin_of(tiny) if folder == root else known(folder))
     return twin_of(tiny)
 
 

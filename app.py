@@ -210,6 +210,6 @@ def serve(bundle: str | Path, samples: str, host: str, port: int, trust: Trust |
         server, url, _ = launch(studio, host, port)
     except OSError as error:
         raise HardrouteError(f"cannot listen on {host}:{port}, choose another port: {error}") from None
-    print(f"the bundle is {studio.engine.bundle.standing}", flush=True)
     print(f"showing {bundle} on {url} (Ctrl-C ends it)", flush=True)
+    print(f"the bundle is {studio.engine.bundle.standing}", flush=True)
     server.get_blocks().block_thread()

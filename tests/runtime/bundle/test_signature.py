@@ -19,7 +19,7 @@ from hardroute import Bundle
 from hardroute.runtime.bundle import PublicKey, strict_json
 from hardroute.runtime.bundle.signature import Envelope, load_private_key, pre_authentication
 from hardroute.runtime.bundle.signing import sign_certificate, sign_folder, verify_folder
-from hardroute.runtime.errors import TrustError
+from hardroute.runtime.errors import BundleError, TrustError
 from tests.support import bundles, signed
 
 PAE = b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
@@ -130,6 +130,10 @@ def test_model_signing_agrees(kind: str, password: bytes | None, bundle: Bundle,
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
     with pytest.raises(TrustError, match=r"does not hold.*probes\.npz"):
         verify_folder(bundle, [shown])
+    for data, says in ((b" " * (2**20 + 1), "larger than the limit"), (b"{}", "does not hold"), (b"[" * 9999, "hold")):
+        signature.write_bytes(data)
+        with pytest.raises(BundleError, match=says):
+            verify_folder(bundle, [shown])
 
 
 def test_each_key_signs_once_and_no_other_statement(bundle: Bundle) -> None:

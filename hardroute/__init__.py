@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hardroute.audit.policy import Policy
     from hardroute.audit.proof import prove_routes
     from hardroute.models import VideoMoE
-    from hardroute.runtime.bundle import Bundle, Manifest
+    from hardroute.runtime.bundle import Bundle, Manifest, Trust
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
     from hardroute.runtime.datasets import load_clips, open_set
     from hardroute.runtime.errors import HardrouteError
@@ -50,7 +50,7 @@ _HOMES: Final = {
         "audit.proof": ("prove_routes",),
         "audit.bundles": ("load_twin",),
         "models": ("VideoMoE",),
-        "runtime.bundle": ("Bundle", "Manifest"),
+        "runtime.bundle": ("Bundle", "Manifest", "Trust"),
         "runtime.clips": ("ClipContract", "DecodedClip", "Limits", "decode", "decode_clips", "to_network"),
         "runtime.datasets": ("load_clips", "open_set"),
         "runtime.errors": ("HardrouteError",),

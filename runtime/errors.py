@@ -39,6 +39,10 @@ class BundleError(HardrouteError):
     """A bundle is broken, tampered with or of another schema."""
 
 
+class TrustError(BundleError):
+    """A bundle is not one that the given trust accepts, or a trust, a key or a signature cannot be used."""
+
+
 class BackendError(HardrouteError):
     """The asked-for execution provider cannot run here."""
 

@@ -11,6 +11,7 @@ from hardroute.runtime.cli import options
 from hardroute.runtime.cli.exit_codes import EXIT_BAD_INPUT
 from hardroute.runtime.cli.from_settings import with_settings
 from hardroute.runtime.cli.table import PredictionTable
+from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.clips import MAX_CLIPS, Spread, cage
 from hardroute.runtime.delivery import Delivered, Delivery
 from hardroute.runtime.errors import HardrouteError
@@ -34,6 +35,7 @@ def predict(
     trusted: Annotated[bool, typer.Option(help="Decode in this process: the videos' maker is trusted.")] = False,
     abstain: options.AbstainOptions,
     digest: options.Digest = None,
+    trust: TrustFile = None,
     tolerance: options.Tolerance = None,
 ) -> None:
     """Classify videos. One that cannot be used costs an error line and exit code 2; the rest are answered."""
@@ -43,7 +45,7 @@ def predict(
     if not trusted:
         cage.default.warm()  # its first child starts while the bundle is read
     with options.open_log(log, log_settings) as route_log:
-        engine = options.open_engine(bundle, backend, threads, digest, tolerance)
+        engine = options.open_engine(bundle, backend, threads, digest, tolerance, trust)
         Spread(engine.contract.seconds, clips)
         table = PredictionTable([video.name for video in videos], engine.classes, windows=clips > 1)
         delivery = Delivery(engine.bundle.digest, log=route_log, abstain=rule)

@@ -14,6 +14,7 @@ import typer
 
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.from_settings import Options, with_settings
+from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.service import ServiceSettings
 from hardroute.runtime.service.settings import read_token
@@ -31,6 +32,7 @@ def serve(
     backend: options.BackendName = "cpu",
     threads: options.Threads = None,
     digest: options.Digest = None,
+    trust: TrustFile = None,
     tolerance: options.Tolerance = None,
     log: options.Log = None,
     log_settings: options.LogOptions,
@@ -57,7 +59,8 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         route_log = stack.enter_context(options.open_log(log, log_settings))
-        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance, trust))
+        options.say_standing(engine.bundle)
         service = Service(
             engine,
             settings,

@@ -11,6 +11,7 @@ import typer
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.exit_codes import EXIT_BAD_INPUT
 from hardroute.runtime.cli.from_settings import Options, with_settings
+from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.files import printable
 from hardroute.runtime.streams import Hub, Reconnect, StreamCounts, StreamEvent, StreamSettings, spelled_out
 
@@ -35,6 +36,7 @@ def stream(
     backend: options.BackendName = "cpu",
     threads: options.Threads = None,
     digest: options.Digest = None,
+    trust: TrustFile = None,
     tolerance: options.Tolerance = None,
     watch: options.Wanted = None,
     watch_settings: options.WatchOptions,
@@ -49,7 +51,8 @@ def stream(
     settings = settings.changed(reconnect=reconnect)
     with ExitStack() as stack:
         route_log = stack.enter_context(options.open_log(log, log_settings))
-        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance, trust))
+        options.say_standing(engine.bundle)
         hub = Hub(
             engine,
             log=route_log,

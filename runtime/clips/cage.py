@@ -33,9 +33,9 @@ import numpy as np
 
 from hardroute.runtime.clips.contract import ClipContract
 from hardroute.runtime.clips.file_type import SourceFile
+from hardroute.runtime.clips.frames import ClipFrames
 from hardroute.runtime.clips.limits import Limits
 from hardroute.runtime.clips.sampling import Spread
-from hardroute.runtime.clips.scan import ClipFrames
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.files import printable
 

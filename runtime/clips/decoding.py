@@ -11,7 +11,6 @@ from hardroute.runtime.clips import cage, sampling
 from hardroute.runtime.clips.contract import ClipContract
 from hardroute.runtime.clips.file_type import open_video
 from hardroute.runtime.clips.limits import DEFAULT_LIMITS, Limits
-from hardroute.runtime.clips.scan import Reader
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ def decode_clips(
     with open_video(path, limits) as source:
         task = cage.Task(str(path), source.demuxer, contract, limits, spread, allow_short)
         if trusted:
+            from hardroute.runtime.clips.scan import Reader  # and FFmpeg, which the cage keeps out of this process
+
             read = Reader(source.file, **vars(task)).read()
         else:
             read = cage.default.decode(source, task)

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Any, BinaryIO, Final, NoReturn, Protocol
+from typing import Any, BinaryIO, Final, NoReturn
 
 import av
 import numpy as np
@@ -39,20 +39,6 @@ _READ_BYTES: Final = 1 << 16
 # Wider than that, a pixel's shape is a damaged header's, and not believed.
 _MOST_ASPECT: Final = 16
 _NO_PICTURE: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-
-
-class Shown(Protocol):
-    """A frame of a source.
-
-    Attributes:
-        aspect: width of one of its pixels over the height.
-    """
-
-    @property
-    def aspect(self) -> float: ...
-
-    def rgb(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, upright. Raises ClipError if it cannot be converted or is too large."""
 
 
 class Frame:

@@ -12,7 +12,8 @@ from urllib.parse import urljoin, urlsplit
 import cv2
 import numpy as np
 
-from hardroute.runtime.clips.frame_source import CODECS, RE_ENCODE, Shown, Track, container
+from hardroute.runtime.clips.frame_source import CODECS, RE_ENCODE, Track, container
+from hardroute.runtime.clips.frames import Shown
 from hardroute.runtime.clips.limits import Limits
 from hardroute.runtime.errors import ClipError
 

@@ -12,6 +12,7 @@ import numpy as np
 from hardroute.runtime.clips import sampling
 from hardroute.runtime.clips.contract import ClipContract
 from hardroute.runtime.clips.frame_source import RE_ENCODE, Frame, Track, open_file
+from hardroute.runtime.clips.frames import ClipFrames
 from hardroute.runtime.clips.limits import Limits
 from hardroute.runtime.clips.packets import Packets, check_complete
 from hardroute.runtime.clips.preprocess import fit_frame
@@ -39,17 +40,6 @@ class Scan:
     decoded: int
     expected: int
     kept: dict[int, np.ndarray | Frame] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ClipFrames:
-    """The clips of a video: frames (clips, T, H, W, 3) uint8 RGB, starts (clips,) in seconds; the rest: see `Scan`."""
-
-    frames: np.ndarray
-    starts: list[float]
-    duration: float
-    decoded: int
-    expected: int
 
 
 class Reader:

@@ -6,9 +6,9 @@ import functools
 import hashlib
 import logging
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -65,7 +65,7 @@ class ClipCache:
         """As `hardroute.runtime.clips.decode_clips`; raises as `decode`. So many clips of a video are kept together."""
         path = Path(path)
         sha256 = check_file(path, limits).sha256
-        words = [sha256, contract.model_dump_json(), str(clips), cv2.__version__, av.__version__, _code()]
+        words = [sha256, contract.model_dump_json(), str(clips), cv2.__version__, version("av"), _code()]
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()
         place = self.root / key[:2] / f"{key}.npz"
         found = _read(place, contract, clips)

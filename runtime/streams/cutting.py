@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardroute.runtime.clips import ClipContract, Limits
-from hardroute.runtime.clips.frame_source import Shown
+from hardroute.runtime.clips.frames import Shown
 from hardroute.runtime.clips.sampling import Clock
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.streams.pace import RateLimit

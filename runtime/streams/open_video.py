@@ -10,8 +10,7 @@ import numpy as np
 
 from hardroute.runtime.clips import Limits
 from hardroute.runtime.clips.file_type import SourceFile
-from hardroute.runtime.clips.frame_source import Shown, open_file
-from hardroute.runtime.clips.packets import Tally, check_complete
+from hardroute.runtime.clips.frames import Shown
 from hardroute.runtime.clips.sampling import usable_fps
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.streams.cutting import Manner, Step, cut_windows
@@ -139,6 +138,10 @@ class FileTake:
 
 def file_steps(file: Any, demuxer: str, manner: Manner, every: float) -> Iterator[Step]:
     """The windows of a file that is open, in one read from its start to its end."""
+    # With FFmpeg, which a program need not load whose files are read in the cage.
+    from hardroute.runtime.clips.frame_source import open_file
+    from hardroute.runtime.clips.packets import Tally, check_complete
+
     with open_file(file, manner.name, demuxer, manner.limits) as track:
         tally, decoded, interlaced = Tally(track), 0, False
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hardroute.runtime.clips import ClipContract
-from hardroute.runtime.clips.frame_source import Shown
+from hardroute.runtime.clips.frames import Shown
 from hardroute.runtime.clips.preprocess import fit_frame
 from hardroute.runtime.clips.sampling import sample_times, shown_before
 

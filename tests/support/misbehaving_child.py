@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from hardroute.runtime.clips import cage_child
-from hardroute.runtime.clips.scan import ClipFrames, Reader
+from hardroute.runtime.clips.frames import ClipFrames
+from hardroute.runtime.clips.scan import Reader
 
 read = Reader.read
 

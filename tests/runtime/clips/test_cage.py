@@ -16,8 +16,8 @@ import pytest
 from hardroute.runtime.clips import ClipContract, Limits, cage, decode
 from hardroute.runtime.clips.cage import Cage, Task
 from hardroute.runtime.clips.file_type import open_video
+from hardroute.runtime.clips.frames import ClipFrames
 from hardroute.runtime.clips.sampling import Spread
-from hardroute.runtime.clips.scan import ClipFrames
 from hardroute.runtime.errors import ClipError
 from tests.support.forks import in_child
 from tests.support.videos import grey_frames, write

@@ -17,8 +17,9 @@ import pytest
 
 from hardroute.runtime.clips import ClipContract, Limits, decode
 from hardroute.runtime.clips.frame_source import open_file
+from hardroute.runtime.clips.frames import ClipFrames
 from hardroute.runtime.clips.pixels import Pixels
-from hardroute.runtime.clips.scan import ClipFrames, Reader
+from hardroute.runtime.clips.scan import Reader
 from hardroute.runtime.errors import ClipError
 from tests.support.videos import grey_frames, indices_shown, write, write_avi
 

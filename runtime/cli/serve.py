@@ -18,7 +18,7 @@ from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.service import ServiceSettings
 from hardroute.runtime.service.settings import read_token
-from hardroute.runtime.streams import showable, spelled_out
+from hardroute.runtime.streams.address import showable, spelled_out
 
 MIB = 2**20
 

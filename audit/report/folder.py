@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from hardroute.audit.plan import Plan
 from hardroute.audit.report import adversarial_clips
 from hardroute.audit.report.certificate import NAME, certificate
 from hardroute.audit.report.content import Report
@@ -17,14 +18,14 @@ REPORT = "report.json"
 PAGE = "report.html"
 
 
-def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:
+def write(audit: Audit, out: str | Path, plan: Plan, seconds: float) -> tuple[Path, ...]:
     """Writes report.json, report.html, adversarial.npz and, where one is due, certificate.json into the folder `out`.
 
     None takes its place before all are written; a certificate of an earlier audit goes, and so do the results that the
     audit kept for the case that it is cut short.
 
     Args:
-        data: what the set is called. limit: clips asked for, where that was fewer than the policy's.
+        plan: what was fixed before the audit began.
         seconds: how long the audit took.
 
     Returns:
@@ -32,9 +33,12 @@ def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: 
 
     Raises:
         HardrouteError: the folder cannot be written.
+        ValueError: the plan is of another audit.
     """
+    if not plan.is_of(audit.bundle, audit.clips, audit.policy):
+        raise ValueError("the plan is of another bundle, set or policy than the audit")
     out = Path(out)
-    report = Report.of(audit, data, limit, seconds)
+    report = Report.of(audit, plan, seconds)
     text, gate = report.to_json(), audit.policy.attacks.gate_eps / 255
     files = {
         REPORT: text.encode(),

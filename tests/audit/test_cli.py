@@ -91,7 +91,8 @@ def test_a_policy_that_is_met_passes_and_reports_its_conditions(audited: Audited
     assert [point["eps_255"] for point in report["eps"]] == [1, 2]
     assert report["clean"]["both"]["successes"] == 24 and report["agreement"]["lowest"]["share"] == 1
     assert sorted(entry.name for entry in audited.out.iterdir()) == [
-        "adversarial.npz", "certificate.json", "plan.json", "report.html", "report.json",
+        "adversarial.npz", "certificate.json", "junit.xml", "ml-bom.cdx.json", "plan.json", "report.html",
+        "report.json", "summary.md", "svr.json", "test-result.json",
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from hardroute.runtime.files import printable
 JUNIT: Final = "junit.xml"
 SUMMARY: Final = "summary.md"
 _SUITE: Final = "hardroute.audit"
-_MARKDOWN: Final = re.compile(r"[\\`*_{}\[\]<>#|~&@!:$]")
+_MARKDOWN: Final = re.compile(r"[\\`*_{}\[\]<>#|~&@!$]|:(?=//)")
 _ADDRESS: Final = re.compile(r"\b(www)\.", re.IGNORECASE)
 
 

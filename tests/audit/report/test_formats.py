@@ -118,7 +118,7 @@ def test_text_of_strangers_is_neither_markup_nor_another_line(reports: dict[str,
     report = hostile(reports["certified"])
     text = summary(report)
     assert len(text.splitlines()) == len(summary(reports["certified"]).splitlines())
-    for live in ("<b>", "](", "https:", "@all", "`x`", "www."):
+    for live in ("<b>", "](", "://", "@all", "`x`", "www."):
         assert not re.search(r"(?<!\\)" + re.escape(live), text), live
     assert "\x1b" not in text and "\x00" not in text
     ElementTree.fromstring(junit(report))  # noqa: S314 - our own; XML has no \x00 or \x1b, and no lone surrogate

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.routelog import EventRecord, RouteLog, Window
 from tests.audit.test_cli import Audited
 from tests.measure.schemas import FOLDER, schemas, written
 from tests.support import routelogs

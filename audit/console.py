@@ -60,7 +60,7 @@ def progress() -> Iterator[Show]:
 
 
 def verdict(found: Verdict, plan: Plan, written: tuple[Path, ...]) -> None:
-    """The checks as a table, the verdict, and where report and certificate lie."""
+    """The checks as a table, verdict and policy, where report and certificate lie, or why there is no certificate."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "measured", "asked"):
         table.add_column(heading, justify="right" if heading in ("measured", "asked") else "left")
@@ -71,6 +71,9 @@ def verdict(found: Verdict, plan: Plan, written: tuple[Path, ...]) -> None:
     for check in found.checks:
         if not check.passed or check.headline:
             console.print(escape(check.sentence))
+    if copies := plan.data.copies:
+        line = f"{copies} of {plan.data.clips + copies} clips are copies of others; each clip counts once"
+        console.print(line, soft_wrap=True)
     stamp = "[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]"
     console.print(f"{stamp} {escape(plan.policy.title)}", soft_wrap=True)
     for path in written:

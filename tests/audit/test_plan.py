@@ -152,6 +152,7 @@ def test_copies_of_a_clip_count_once(audited: Audited, caplog: pytest.LogCapture
             csv.writer(file).writerow([f"copy{n}.mp4", label, "test", f"copy{n}"])
     assert audited.run() == 0, audited.stderr
     assert "2 of 26 clips are copies of others; each clip counts once" in caplog.text
+    assert "2 of 26 clips are copies of others; each clip counts once" in audited.stdout
     report = audited.report()
     assert report["data"]["clips"] == 24 and report["data"]["copies"] == 2
     assert report["clean"]["both"]["n"] == 24 and len(report["clips"]) == 24

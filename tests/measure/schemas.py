@@ -50,7 +50,8 @@ def _of(kind: Any, title: str) -> dict[str, Any]:
 
 def _line() -> dict[str, Any]:
     """Of an answered clip, or of an event; later fields may be added to both."""
-    kinds, shared = [], {}
+    kinds: list[dict[str, Any]] = []
+    shared: dict[str, Any] = {}
     for record in (RouteRecord, EventRecord):
         schema = TypeAdapter(_object(record)).json_schema()
         shared |= schema.pop("$defs", {})
@@ -67,7 +68,7 @@ def _object(kind: Any) -> Any:
         name: NotRequired[_part(hint)] if name in left_out else _part(hint)
         for name, hint in get_type_hints(kind).items()
     }
-    made = TypedDict(kind.__name__, told)  # type: ignore[operator]
+    made = TypedDict(kind.__name__, told)  # type: ignore[misc]
     made.__doc__ = kind.__doc__
     return made
 

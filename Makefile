@@ -9,7 +9,7 @@ ZOO := models/zoo/motion
 DEVICE := cpu
 PRECISION := fp32
 
-.PHONY: help setup demo app test check format bench bench-peers agree-torchvision zoo clean
+.PHONY: help setup demo app test check format schemas bench bench-peers agree-torchvision zoo clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -57,6 +57,9 @@ check: $(INSTALLED) ## lint, formatting, types, and who imports whom
 format: $(INSTALLED) ## reformat and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schemas: $(INSTALLED) ## write docs/schemas anew, from the types that write and read the files
+	$(BIN)/python -m tests.measure.schemas
 
 bench: $(INSTALLED) ## speed as ratios measured in one run, as a table and as JSON
 	$(BIN)/python -m tests.measure.bench $(ZOO)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from hardroute.audit.execution.journal import Journal, Member, key_of
 from hardroute.audit.execution.processes import workers
 from hardroute.audit.execution.torchrun import together, world
 from hardroute.audit.policy import Policy
+from hardroute.audit.policy_digest import digest
 from hardroute.audit.result import Audit, Means, silent
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.clips import to_network
@@ -34,8 +35,16 @@ from hardroute.runtime.errors import AuditError, HardrouteError
 from hardroute.runtime.inference import Engine
 
 
-def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> Audit:
+def certify(
+    bundle: Bundle,
+    clips: ClipArrays,
+    policy: Policy,
+    means: Means,
+    before: Callable[[], object] = lambda: None,
+) -> Audit:
     """Audits a bundle on clips whose labels count in the bundle's order of classes.
+
+    `before` is called once all that was given has been accepted and before the first attack: see `Plan.write`.
 
     Raises BundleError if the runtime refuses the bundle, or the twin is not of the bundle's shape; BackendError if
     device or backend cannot run here; AuditError if, once all of these were accepted, the audit itself broke.
@@ -44,6 +53,7 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
     with Engine.load(bundle, means.backend) as engine, ExitStack() as accepted:
         x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
         subjects = _subjects(bundle, means, x)
+        before()
         accepted.enter_context(_broken_from_here())
         with _journal(bundle, clips, policy, means) as journal:
             evaluation, foreign = _attacked(subjects, bundle, x, y, policy, means, journal)
@@ -154,7 +164,7 @@ def _shared(means: Means) -> Path:
 def _key(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> str:
     conditions = {
         "bundle": bundle.digest,
-        "policy": policy.digest,
+        "policy": digest(policy),
         "thorough": means.thorough,
         "precision": means.precision,
     }

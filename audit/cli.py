@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hardroute.audit.bundles import open_sources, require_twin
-from hardroute.audit.clip_selection import chosen_clips, ordered
+from hardroute.audit.clip_selection import chosen_clips, once_each, ordered
 from hardroute.audit.policy import Policy, shipped
 from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.datasets import load_clips, open_set
@@ -106,6 +107,7 @@ def audit(
     from hardroute.audit.certify import assist, certify
     from hardroute.audit.execution.device import open_device
     from hardroute.audit.execution.precision import require_precision
+    from hardroute.audit.plan import Plan
     from hardroute.audit.report import certificate, write
     from hardroute.audit.result import WORK, Means
 
@@ -122,14 +124,21 @@ def audit(
         backend=backend,
     )
     if rank:
-        return assist(opened, ordered(load_clips(clip_set, opened.manifest.contract), opened), rules, means)
+        clips, _ = once_each(ordered(load_clips(clip_set, opened.manifest.contract), opened), clip_set.name)
+        return assist(opened, clips, rules, means)
     started = time.perf_counter()
     with screen.progress() as show:
         decoding = show.phase("decoding clips")
-        clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
-        result = certify(opened, clips, rules, replace(means, progress=show.phase))
-    written = write(result, out, clip_set.name, limit, time.perf_counter() - started)
-    screen.verdict(result.verdict, written)
+        loaded = load_clips(clip_set, opened.manifest.contract, progress=decoding)
+        clips, copies = once_each(ordered(loaded, opened), clip_set.name)
+        plan = Plan.of(opened, clips, rules, means, data=clip_set.name, limit=limit, copies=copies)
+        plan = plan.going_on(out)
+        if attach and plan.shortfalls:
+            raise HardrouteError(f"--attach: this audit certifies nothing: {'; '.join(plan.shortfalls)}")
+        result = certify(opened, clips, rules, replace(means, progress=show.phase), before=partial(plan.write, out))
+    plan.require_unchanged(opened, clips, clip_set, Policy.load(policy))
+    written = write(result, out, plan, time.perf_counter() - started)
+    screen.verdict(result.verdict, plan, written)
     if attach:
         screen.attached(certificate.attach(opened, out / certificate.NAME))
     if not result.verdict.passed:

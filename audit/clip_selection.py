@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,8 @@ from hardroute.audit.policy import Policy
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import ClipArrays, ClipSet
 from hardroute.runtime.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 def chosen_clips(clip_set: ClipSet, bundle: Bundle, policy: Policy, limit: int | None) -> ClipSet:
@@ -36,3 +40,44 @@ def ordered(clips: ClipArrays, bundle: Bundle) -> ClipArrays:
     classes = bundle.manifest.classes
     place = np.array([classes.index(name) for name in clips.classes])
     return replace(clips, labels=place[clips.labels], classes=classes)
+
+
+def distinct(clips: ClipArrays) -> np.ndarray:
+    """(n,) indices of the clips that are no copies of an earlier one, neither the file's bytes nor the frames."""
+    files, frames, kept = set[str](), set[bytes](), []
+    for n, file in enumerate(clips.sha256):
+        shown = hashlib.sha256(clips.frames[n].tobytes()).digest()
+        if file not in files and shown not in frames:
+            kept.append(n)
+        files.add(file)
+        frames.add(shown)
+    return np.array(kept, np.int64)
+
+
+def once_each(clips: ClipArrays, name: str) -> tuple[ClipArrays, int]:
+    """The clips without copies of others, and how many copies there were, which is said in the log.
+
+    Args:
+        name: what the set is called.
+    """
+    kept = distinct(clips)
+    copies = len(clips.labels) - len(kept)
+    if not copies:
+        return clips, 0
+    log.warning("%s: %d of %d clips are copies of others; each clip counts once", name, copies, len(clips.labels))
+    return (
+        replace(
+            clips,
+            frames=clips.frames[kept],
+            labels=clips.labels[kept],
+            files=tuple(clips.files[n] for n in kept),
+            sha256=tuple(clips.sha256[n] for n in kept),
+        ),
+        copies,
+    )
+
+
+def data_digest(clips: ClipArrays) -> str:
+    """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
+    lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hardroute.audit.checks import Verdict
-from hardroute.audit.report.certificate import NAME
+from hardroute.audit.plan import Plan
 
 console = Console(highlight=False)
 
@@ -59,8 +59,8 @@ def progress() -> Iterator[Show]:
         yield Show(bars)
 
 
-def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
-    """The checks as a table, the verdict, and where report and certificate lie."""
+def verdict(found: Verdict, plan: Plan, written: tuple[Path, ...]) -> None:
+    """The checks as a table, verdict and policy, where report and certificate lie, or why there is no certificate."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "measured", "asked"):
         table.add_column(heading, justify="right" if heading in ("measured", "asked") else "left")
@@ -71,12 +71,16 @@ def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
     for check in found.checks:
         if not check.passed or check.headline:
             console.print(escape(check.sentence))
-    console.print("[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]")
+    if copies := plan.data.copies:
+        line = f"{copies} of {plan.data.clips + copies} clips are copies of others; each clip counts once"
+        console.print(line, soft_wrap=True)
+    stamp = "[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]"
+    console.print(f"{stamp} {escape(plan.policy.title)}", soft_wrap=True)
     for path in written:
         console.print(f"{path.stem}: {path}", soft_wrap=True, markup=False)
-    if found.passed and all(path.name != NAME for path in written):
-        why = "--limit looks at fewer clips than the policy asks for, or --attack-precision is not fp32"
-        console.print(f"no certificate: {why}", soft_wrap=True)
+    if found.passed:
+        for why in plan.shortfalls:
+            console.print(f"no certificate: {why}", soft_wrap=True, markup=False)
 
 
 def attached(place: Path | None) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hardroute.runtime.errors import PolicyError
+from hardroute.runtime.files import open_regular, printable
 
 SHIPPED = Path(__file__).parent / "policies"
+MAX_BYTES: Final = 64 << 10
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -84,6 +84,14 @@ class Policy(_Section):
             raise ValueError(f"schema_version: got {str(version).lower()}; needs 1")
         return version
 
+    @field_validator("name")
+    @classmethod
+    def _in_plain_text(cls, name: str) -> str:
+        # It is told on terminals and pages, inside quotation marks.
+        if not name.isprintable() or '"' in name:
+            raise ValueError(f"name: {printable(name)!r} holds a character that cannot be shown, or a quotation mark")
+        return name
+
     @model_validator(mode="after")
     def _eps_in_order(self) -> Policy:
         eps = self.attacks.eps
@@ -104,30 +112,50 @@ class Policy(_Section):
         return attacks
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the content: of values, defaults included, not of layout, comments or key order."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+    def custom(self) -> bool:
+        """Whether it is other than the shipped policy of its name, or bears no shipped name at all."""
+        return self.name not in shipped() or self != _read(self.name)
+
+    @property
+    def title(self) -> str:
+        """What verdict, report, page and certificate call it: `policy "standard"`, or `custom policy "mine"`."""
+        return f'{"custom " if self.custom else ""}policy "{self.name}"'
 
     @classmethod
     def load(cls, spec: str | Path) -> Policy:
         """From the name of a shipped policy ("standard", "quick") or a TOML file.
 
         A shipped name wins over a file; write ./NAME for the file. Raises PolicyError, in one line that
-        names the file, the field and how to mend it.
+        names the file, the field and how to mend it. A file that bears the name of a shipped policy is refused
+        unless it is that policy.
         """
-        path = SHIPPED / f"{spec}.toml" if str(spec) in shipped() else Path(spec)
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            mend = f"give a TOML file or one of {', '.join(shipped())}"
-            raise PolicyError(f"policy {spec}: cannot be read ({error.strerror}); {mend}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise PolicyError(f"policy {path}: not valid TOML: {error}") from error
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise PolicyError(f"policy {path}: {_explain(error)}") from error
+        policy = _read(spec)
+        if policy.custom and policy.name in shipped():
+            raise PolicyError(
+                f"policy {spec}: name: {policy.name!r} is kept for the policy of that name that is shipped, and this "
+                "one asks for something else; give it a name of its own"
+            )
+        return policy
+
+
+def _read(spec: str | Path) -> Policy:
+    path = SHIPPED / f"{spec}.toml" if str(spec) in shipped() else Path(spec)
+    mend = f"give a TOML file or one of {', '.join(shipped())}"
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"policy {spec}: cannot be read ({error.strerror or error}); {mend}") from error
+    if len(data) > MAX_BYTES:
+        raise PolicyError(f"policy {path}: larger than {MAX_BYTES >> 10} KiB, which no policy is; {mend}")
+    try:
+        content = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"policy {path}: not valid TOML: {error}") from error
+    try:
+        return Policy.model_validate(content)
+    except ValidationError as error:
+        raise PolicyError(f"policy {path}: {_explain(error)}") from error
 
 
 def shipped() -> tuple[str, ...]:

@@ -170,6 +170,17 @@ class Attack:
             "settings": asdict(self.settings),
         }
 
+    def definition(self, steps: int) -> dict[str, Any]:
+        """All that decides what the row does when run with `steps`, as JSON can say it."""
+        described = self.describe(steps, experts=1)
+        del described["runs"]  # depends on the model
+        return {
+            **described,
+            "objective": self.objective.text,
+            "every_expert": self.every_expert,
+            "then": [row.definition(steps) for row in self.then],
+        }
+
     def but(self, **cells: Any) -> "Attack":
         """The same row with other cells, such as `PGD.but(path="soft")`."""
         return replace(self, **cells)

@@ -5,6 +5,7 @@ so that router and class logits of any scale can be weighed against each other.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,13 @@ from hardroute.audit.attacks.reference import Head, Reference
 from hardroute.audit.attacks.settings import Settings
 from hardroute.models import Outputs
 
-# (outputs, reference) -> (N, conditions): positive where the condition holds.
-Conditions = Callable[[Outputs, Reference], Tensor]
+
+@dataclass(frozen=True)
+class Conditions:
+    """A function (outputs, reference) -> (N, conditions): positive where the condition holds. `text` names it."""
+
+    value: Callable[[Outputs, Reference], Tensor]
+    text: str
 
 
 def _relative(head: Head, outputs: Outputs, reference: Reference) -> Tensor:
@@ -32,7 +38,7 @@ def prefers(head: Head, winner: Target) -> Conditions:
         # It need not lead itself: infinity is a condition that always holds.
         return (logits.gather(1, index) - logits).scatter(1, index, torch.inf)
 
-    return value
+    return Conditions(value, f"prefers({head.__name__}, {winner.__name__})")
 
 
 def mistaken(head: Head) -> Conditions:
@@ -41,7 +47,7 @@ def mistaken(head: Head) -> Conditions:
     def value(outputs: Outputs, reference: Reference) -> Tensor:
         return shortfall(_relative(head, outputs, reference), reference.y).unsqueeze(1)
 
-    return value
+    return Conditions(value, f"mistaken({head.__name__})")
 
 
 def mistaken_for_rival(head: Head) -> Conditions:
@@ -51,14 +57,14 @@ def mistaken_for_rival(head: Head) -> Conditions:
         logits, rival = _relative(head, outputs, reference), reference.rival(head).unsqueeze(1)
         return logits.gather(1, rival) - logits.gather(1, reference.y.unsqueeze(1))
 
-    return value
+    return Conditions(value, f"mistaken_for_rival({head.__name__})")
 
 
 def all_of(*conditions: Conditions) -> Objective:
     """A soft minimum of all conditions: a plain one would hop between two that pull against each other."""
 
     def value(outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
-        each = torch.cat([condition(outputs, reference) for condition in conditions], dim=1)
+        each = torch.cat([condition.value(outputs, reference) for condition in conditions], dim=1)
         return -settings.softness * (-each / settings.softness).logsumexp(1)
 
-    return Objective(value)
+    return Objective(value, f"all_of({', '.join(condition.text for condition in conditions)})")

@@ -49,21 +49,25 @@ def target_route(reference: Reference) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """A function (outputs at x_adv, x_adv, reference, settings) -> (N,) that the attack maximises."""
+    """A function (outputs at x_adv, x_adv, reference, settings) -> (N,) that the attack maximises.
+
+    `text` tells it from others where functions cannot be compared: in what a policy's digest covers.
+    """
 
     value: Value
+    text: str = ""
 
     def __call__(self, outputs: Outputs, x_adv: Tensor, reference: Reference, settings: Settings) -> Tensor:
         return self.value(outputs, x_adv, reference, settings)
 
     def __add__(self, other: "Objective") -> "Objective":
-        return Objective(lambda *at: self(*at) + other(*at))
+        return Objective(lambda *at: self(*at) + other(*at), f"{self.text} + {other.text}")
 
     def __sub__(self, other: "Objective") -> "Objective":
-        return Objective(lambda *at: self(*at) - other(*at))
+        return Objective(lambda *at: self(*at) - other(*at), f"{self.text} - ({other.text})")
 
     def __neg__(self) -> "Objective":
-        return Objective(lambda *at: -self(*at))
+        return Objective(lambda *at: -self(*at), f"-({self.text})")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Weight:
 
     def __mul__(self, objective: Objective) -> Objective:
         # A weight of zero skips the term: its clean forward pass would be wasted.
-        return Objective(lambda *at: (weight := getattr(at[3], self.name)) and weight * objective(*at))
+        return Objective(
+            lambda *at: (weight := getattr(at[3], self.name)) and weight * objective(*at),
+            f"{self.name} * ({objective.text})",
+        )
 
 
 LAM, GAMMA1, GAMMA2 = Weight("lam"), Weight("gamma1"), Weight("gamma2")
@@ -82,7 +89,9 @@ LAM, GAMMA1, GAMMA2 = Weight("lam"), Weight("gamma1"), Weight("gamma2")
 
 def ce(head: Head, towards: Target = label) -> Objective:
     """Cross-entropy of a head's logits against a class or an expert per clip."""
-    return Objective(lambda out, x, ref, s: cross_entropy(head(out, ref), towards(ref), reduction="none"))
+    return Objective(
+        lambda out, x, ref, s: cross_entropy(head(out, ref), towards(ref), reduction="none"), _call("ce", head, towards)
+    )
 
 
 def lip(head: Head) -> Objective:
@@ -92,7 +101,7 @@ def lip(head: Head) -> Objective:
         moved = (head(outputs, reference) - reference.clean(head)).square().mean(1)
         return moved / (x_adv - reference.x).detach().square().flatten(1).mean(1).clamp_min(settings.floor)
 
-    return Objective(value)
+    return Objective(value, _call("lip", head))
 
 
 def shortfall(logits: Tensor, index: Tensor) -> Tensor:
@@ -104,7 +113,7 @@ def shortfall(logits: Tensor, index: Tensor) -> Tensor:
 def margin(head: Head, towards: Target = label) -> Objective:
     """The best other logit minus the logit of `towards`: positive where the head no longer says `towards`."""
 
-    return Objective(lambda out, x, ref, s: shortfall(head(out, ref), towards(ref)))
+    return Objective(lambda out, x, ref, s: shortfall(head(out, ref), towards(ref)), _call("margin", head, towards))
 
 
 def rival_lead(head: Head) -> Objective:
@@ -114,7 +123,7 @@ def rival_lead(head: Head) -> Objective:
         logits, rival = head(outputs, reference), reference.rival(head).unsqueeze(1)
         return (logits.gather(1, rival) - logits.gather(1, reference.y.unsqueeze(1))).squeeze(1)
 
-    return Objective(value)
+    return Objective(value, _call("rival_lead", head))
 
 
 def dlr(head: Head) -> Objective:
@@ -133,4 +142,8 @@ def dlr(head: Head) -> Objective:
             scale = (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
         return lead(outputs, x_adv, reference, settings) / scale
 
-    return Objective(value)
+    return Objective(value, _call("dlr", head))
+
+
+def _call(name: str, *parts: Head | Target) -> str:
+    return f"{name}({', '.join(part.__name__ for part in parts)})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import JsonValue
@@ -55,6 +55,7 @@ class Check(Generic[Measured]):
         record: the figures behind it by name, as `sanity` of report.json keeps them; names are unique among the rows.
         effort: steps of attacks that `measure` takes on each clip of the sample when attacks take `steps`; a guide to
             the time left.
+        bounds: figures of its own that it measures or judges by, by name; what a policy sets is not among them.
         headline: its sentence is told to whoever started the audit even where it passed.
     """
 
@@ -64,6 +65,7 @@ class Check(Generic[Measured]):
     describe: Callable[[Measured, Judgement], str]
     record: Callable[[Measured], Mapping[str, JsonValue]] = nothing
     effort: Callable[[int], int] = lambda steps: 0
+    bounds: Mapping[str, float] = field(default_factory=dict)
     headline: bool = False
 
 

@@ -61,7 +61,7 @@ def _say_still(found: Proportion, judged: Judgement) -> str:
     return f"With no budget at all an attack leaves {found.successes} of {found.n} clips their class."
 
 
-BITE = Check("attacks bite", far, _judge_far, _say_far, _record_far, effort=lambda steps: steps)
+BITE = Check("attacks bite", far, _judge_far, _say_far, _record_far, effort=lambda steps: steps, bounds={"eps": FAR})
 NOTHING = Check(
     "nothing at eps 0",
     still,

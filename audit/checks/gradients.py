@@ -112,4 +112,11 @@ def _record_saturation(found: Saturation) -> Mapping[str, JsonValue]:
     return {"saturated": found.saturated.as_dict(), "probabilities": found.probabilities}
 
 
-UNSATURATED = Check("unsaturated outputs", saturation, _judge_saturation, _say_saturation, _record_saturation)
+UNSATURATED = Check(
+    "unsaturated outputs",
+    saturation,
+    _judge_saturation,
+    _say_saturation,
+    _record_saturation,
+    bounds={"max_saturated": MAX_SATURATED},
+)

@@ -62,8 +62,10 @@ def _say_from_elsewhere(only: Only, judged: Judgement) -> str:
     )
 
 
-GRADIENTS_LEAD = Check("gradients lead", without_gradients, judge, _say_without_gradients)
-WHITE_BOX_LEADS = Check("white box leads", from_elsewhere, judge, _say_from_elsewhere)
+GRADIENTS_LEAD = Check(
+    "gradients lead", without_gradients, judge, _say_without_gradients, bounds={"max_only": MAX_ONLY}
+)
+WHITE_BOX_LEADS = Check("white box leads", from_elsewhere, judge, _say_from_elsewhere, bounds={"max_only": MAX_ONLY})
 
 
 @dataclass(frozen=True)

@@ -78,4 +78,4 @@ def record(found: Second) -> Mapping[str, JsonValue]:
     return {"second_choice": [each.as_dict() for each in found.choices]}
 
 
-WEAKEST_EXPERT = Check("weakest expert", measure, judge, describe, record)
+WEAKEST_EXPERT = Check("weakest expert", measure, judge, describe, record, bounds={"fewest": FEWEST})

@@ -61,6 +61,7 @@ REPEATABLE = Check(
     _judge_repeats,
     lambda found, judged: f"Asked twice, router or model differ by {found:.1e} of their largest logit.",
     record=lambda found: {"repeat_difference": _finite(found)},
+    bounds={"max_difference": MAX_REPEAT_DIFFERENCE},
 )
 INDEPENDENT = Check(
     "clips independent",
@@ -68,6 +69,7 @@ INDEPENDENT = Check(
     _judge_batches,
     lambda found, judged: f"Alone or in a batch, a clip differs by {found:.1e} of the largest logit.",
     record=lambda found: {"batch_difference": _finite(found)},
+    bounds={"max_difference": MAX_BATCH_DIFFERENCE},
 )
 
 

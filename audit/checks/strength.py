@@ -105,7 +105,7 @@ def _say_noise(found: Proportion, judged: Judgement) -> str:
     return f"Random noise fells {found.successes} of {found.n} clips that every attack of the suite leaves standing."
 
 
-STRONGER = Check("stronger is stronger", measure, judge, describe, record, effort)
+STRONGER = Check("stronger is stronger", measure, judge, describe, record, effort, bounds={"min_p": MIN_P})
 NOISE = Check(
     "noise is weaker",
     noise_only,

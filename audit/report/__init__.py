@@ -1,6 +1,6 @@
 """The report: all that was measured and under which conditions, as JSON, as a page and as pictures."""
 
-from hardroute.audit.report.content import Report, data_digest
+from hardroute.audit.report.content import Report
 from hardroute.audit.report.folder import PAGE, REPORT, write
 from hardroute.audit.report.plots import BLUE, GRID, INK, LINES, MUTED, ORANGE, figure, save
 
@@ -14,7 +14,6 @@ __all__ = [
     "PAGE",
     "REPORT",
     "Report",
-    "data_digest",
     "figure",
     "save",
     "write",

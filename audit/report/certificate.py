@@ -28,12 +28,12 @@ NAME: Final = CERTIFICATE
 def certificate(report: Report, report_text: str) -> Certificate | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
-    An audit that was refused, that looked at fewer clips than its policy asks for, or whose attacks saw the model in
-    other arithmetic than its own, certifies nothing. Nor does a report that lacks what a certificate says.
+    An audit that was refused certifies nothing, nor does one below the floors (`hardroute.audit.floors`), nor a report
+    that lacks what a certificate says.
     """
     data, baseline = report.data, report.baseline
-    in_full = data.limit is None and report.attack_precision == "fp32"
-    if not report.verdict.passed or not in_full or data.digest is None or baseline is None:
+    certifies = report.verdict.passed and not report.not_certified
+    if not certifies or data.digest is None or baseline is None or report.plan_sha256 is None:
         return None
     gate = report.policy.content.attacks.gate_eps
     return Certificate(
@@ -59,6 +59,7 @@ def certificate(report: Report, report_text: str) -> Certificate | None:
         baseline=baseline,
         checks=tuple(CertifiedCheck.model_validate(check.model_dump()) for check in report.verdict.checks),
         versions=report.versions,
+        plan_sha256=report.plan_sha256,
         report_sha256=hashlib.sha256(report_text.encode()).hexdigest(),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,16 +14,17 @@ from typing import Any, Final, Literal
 from pydantic import JsonValue, ValidationError
 
 from hardroute.audit.checks import Outcome
+from hardroute.audit.clip_selection import data_digest
 from hardroute.audit.evaluation.cost import per_clip, spent
 from hardroute.audit.evaluation.replay import worst_case
 from hardroute.audit.evaluation.transfer import felled_by as felled_by_transferred
+from hardroute.audit.plan import Plan
 from hardroute.audit.policy import Policy
 from hardroute.audit.report.figures import AtEps, AttackSettings, Load, Rate, Section
 from hardroute.audit.report.paper_tables import Gflops, Tables
 from hardroute.audit.result import Audit
 from hardroute.runtime.bundle import Baseline, Bundle
 from hardroute.runtime.clips import ClipContract
-from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.runtime.files import open_regular
 
@@ -102,6 +102,7 @@ class DataSection(Section):
 
     Attributes:
         limit: how many were asked for where that was fewer than the policy's. digest: of clips and labels.
+        copies: clips of the set that were left out because they are copies of others.
     """
 
     name: str
@@ -109,13 +110,27 @@ class DataSection(Section):
     clips: int
     limit: int | None
     digest: str | None = None
+    copies: int = 0
 
 
 class PolicySection(Section):
-    """Under which policy."""
+    """Under which policy.
+
+    Attributes:
+        digest: SHA-256 of `definition`; in reports without one, of `content`.
+        title: what it is called: shipped under its name, or custom.
+        definition: what the policy made the audit do and ask, in full.
+    """
 
     digest: str
     content: Policy
+    title: str | None = None
+    definition: dict[str, JsonValue] | None = None
+
+    @property
+    def called(self) -> str:
+        """Its title, or what it calls itself where the report is of a time without."""
+        return self.title or f"policy called '{self.content.name}'"
 
 
 class Clean(Section):
@@ -224,6 +239,8 @@ class Report(Section):
 
     Attributes:
         created: UTC, ISO 8601. seconds: how long the audit took.
+        plan_sha256: of the bytes of plan.json, which was written before the first attack.
+        not_certified: why a pass of this audit certifies nothing, a sentence each.
         sanity: the figures behind the checks, by what each check calls them.
         versions: of what it was made with.
     """
@@ -250,6 +267,8 @@ class Report(Section):
     cost: CostSection | None = None
     agreement: AgreementSection
     baseline: Baseline | None = None
+    plan_sha256: str | None = None
+    not_certified: tuple[str, ...] = ()
     sanity: dict[str, JsonValue]
     clips: tuple[ClipRow, ...]
     versions: dict[str, str]
@@ -260,8 +279,8 @@ class Report(Section):
         return next(point for point in self.eps if point.eps_255 == self.policy.content.attacks.gate_eps)
 
     @classmethod
-    def of(cls, audit: Audit, data: str, limit: int | None, seconds: float) -> Report:
-        """What is to be said of an audit of the set called `data`, which took so many seconds."""
+    def of(cls, audit: Audit, plan: Plan, seconds: float) -> Report:
+        """What is to be said of an audit that was planned so, and took so many seconds."""
         bundle, policy, evaluation, agreement = audit.bundle, audit.policy, audit.evaluation, audit.agreement
         gate, gflops = policy.attacks.gate_eps / 255, Gflops.model_validate(audit.gflops)
         return cls(
@@ -273,17 +292,20 @@ class Report(Section):
             ),
             bundle=BundleSection.of(bundle),
             data=DataSection(
-                name=data,
+                name=plan.data.name,
                 split=policy.data.split,
                 clips=len(evaluation),
-                limit=limit,
+                limit=plan.data.limit,
                 digest=data_digest(audit.clips),
+                copies=plan.data.copies,
             ),
             thorough=evaluation.thorough,
             attack_precision=audit.means.precision,
             device=audit.means.device,
             backend=audit.means.backend,
-            policy=PolicySection(digest=policy.digest, content=policy),
+            policy=PolicySection(
+                digest=plan.policy.digest, content=policy, title=policy.title, definition=plan.policy.definition
+            ),
             threat_model=THREAT_MODEL,
             attacks=tuple(AttackSettings.of(name, evaluation) for name in evaluation.attacks),
             clean=Clean(
@@ -304,6 +326,8 @@ class Report(Section):
             cost=_cost(audit),
             agreement=AgreementSection(clean=Rate.of(agreement.clean), lowest=Rate.of(agreement.lowest())),
             baseline=agreement.baseline,
+            plan_sha256=plan.sha256,
+            not_certified=plan.shortfalls,
             sanity=audit.measurements.record(),
             clips=_clips(audit),
             versions=_versions(),
@@ -337,12 +361,6 @@ class Report(Section):
                 f"{Path(path)}: not a report of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); "
                 "run the audit again"
             ) from None
-
-
-def data_digest(clips: ClipArrays) -> str:
-    """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
-    lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _finite(value: float) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hardroute.audit.report import adversarial_clips
+from hardroute.audit.plan import Plan
+from hardroute.audit.report import adversarial_clips, attestations, ci
 from hardroute.audit.report.certificate import NAME, certificate
 from hardroute.audit.report.content import Report
 from hardroute.audit.report.html import render
@@ -17,14 +18,15 @@ REPORT = "report.json"
 PAGE = "report.html"
 
 
-def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: float) -> tuple[Path, ...]:
-    """Writes report.json, report.html, adversarial.npz and, where one is due, certificate.json into the folder `out`.
+def write(audit: Audit, out: str | Path, plan: Plan, seconds: float) -> tuple[Path, ...]:
+    """Writes report.json, report.html and adversarial.npz into the folder `out`, and the report in others' formats.
 
-    None takes its place before all are written; a certificate of an earlier audit goes, and so do the results that the
-    audit kept for the case that it is cut short.
+    Where a certificate is due, it is written with them, as certificate.json and as a verification result. No file takes
+    its place before all are written; a certificate of an earlier audit goes, and so do the results that the audit kept
+    for the case that it is cut short.
 
     Args:
-        data: what the set is called. limit: clips asked for, where that was fewer than the policy's.
+        plan: what was fixed before the audit began.
         seconds: how long the audit took.
 
     Returns:
@@ -32,9 +34,12 @@ def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: 
 
     Raises:
         HardrouteError: the folder cannot be written.
+        ValueError: the plan is of another audit.
     """
+    if not plan.is_of(audit.bundle, audit.clips, audit.policy):
+        raise ValueError("the plan is of another bundle, set or policy than the audit")
     out = Path(out)
-    report = Report.of(audit, data, limit, seconds)
+    report = Report.of(audit, plan, seconds)
     text, gate = report.to_json(), audit.policy.attacks.gate_eps / 255
     files = {
         REPORT: text.encode(),
@@ -42,12 +47,19 @@ def write(audit: Audit, out: str | Path, data: str, limit: int | None, seconds: 
         adversarial_clips.NAME: adversarial_clips.archive(audit.clips, audit.evaluation, gate),
     }
     due = certificate(report, text)
+    files |= {
+        ci.JUNIT: ci.junit(report),
+        ci.SUMMARY: ci.summary(report).encode(),
+        attestations.TEST_RESULT: attestations.test_result(report),
+        attestations.ML_BOM: attestations.ml_bom(report),
+    }
     if due:
-        files[NAME] = due.to_bytes()
+        files |= {NAME: due.to_bytes(), attestations.SVR: attestations.svr(report)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         # First: at no moment does an old certificate lie beside a new report.
-        (out / NAME).unlink(missing_ok=True)
+        for name in (NAME, attestations.SVR):
+            (out / name).unlink(missing_ok=True)
         write_together(out, files)
     except OSError as error:
         raise HardrouteError(

@@ -40,10 +40,24 @@ class PolicyContent(_Part):
 
 
 class CertifiedPolicy(_Part):
-    """Which policy it passed."""
+    """Which policy it passed.
+
+    Attributes:
+        digest: SHA-256 of `definition` as JSON with sorted keys and without blanks; in a certificate without one (of
+            hardroute 0.1), of `content` in the same way.
+        title: what the audit called it: `policy "standard"` if it is the shipped one, else `custom policy "..."`.
+        definition: what the policy made the audit do and ask; names of policy, suite and attacks are not in it.
+    """
 
     digest: Sha256
     content: PolicyContent
+    title: _Text | None = None
+    definition: dict[str, JsonValue] | None = None
+
+    @property
+    def called(self) -> str:
+        """Its title, or what it calls itself where nobody has judged that."""
+        return self.title or f"policy called {self.content.name!r}"
 
 
 class CertifiedData(_Part):
@@ -113,6 +127,7 @@ class Certificate(_Part):
         baseline: how the deployed runtime answered the unattacked clips.
         checks: what the policy asked for, and what was found.
         versions: of what ran the audit.
+        plan_sha256: of the bytes of plan.json, which was written before the first attack; None: of hardroute 0.1.
         report_sha256: of the bytes of report.json.
     """
 
@@ -129,6 +144,7 @@ class Certificate(_Part):
     baseline: Baseline
     checks: tuple[CertifiedCheck, ...] = Field(max_length=_MANY)
     versions: dict[_Text, _Text] = Field(max_length=_MANY)
+    plan_sha256: Sha256 | None = None
     report_sha256: Sha256
 
     @classmethod
@@ -163,13 +179,15 @@ class Certificate(_Part):
 
     def to_bytes(self) -> bytes:
         """The bytes of `certificate.json`, as `parse` reads them."""
-        return (json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
+        # What an earlier certificate lacks, it goes on lacking: its bytes say what its audit said.
+        said = {"schema_version": self.schema_version, **self.model_dump(mode="json", exclude_unset=True)}
+        return (json.dumps(said, indent=2, allow_nan=False) + "\n").encode()
 
     @property
     def headline(self) -> str:
         """One line: what was certified, when, and at which accuracy."""
         robust = ", ".join(f"{at.share:.1%} at eps {at.eps_255:g}/255" for at in self.robust_accuracy if at.decides)
         return (
-            f"policy {self.policy.content.name!r} passed on {self.data.clips} clips of {self.data.name} "
+            f"{self.policy.called} passed on {self.data.clips} clips of {self.data.name} "
             f"({self.created[:10]}): clean {self.clean_accuracy.share:.1%}, worst case {robust or 'not asked for'}"
         )

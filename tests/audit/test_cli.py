@@ -19,6 +19,7 @@ from hardroute import Engine
 from hardroute.audit.console import Show
 from hardroute.audit.execution.device import open_device
 from hardroute.audit.policy import Policy
+from hardroute.audit.policy_digest import digest
 from hardroute.cli import load
 from hardroute.runtime.bundle.bundle import Bundle
 from hardroute.runtime.cli import main
@@ -29,11 +30,21 @@ from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_poli
 
 
 class Audited:
-    """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed."""
+    """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed.
+
+    `floors`: as shipped; else there are none, so that a handful of clips and a policy that asks for nothing certify.
+    """
 
     def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **fields: Any
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        floors: bool = False,
+        **fields: Any,
     ) -> None:
+        if not floors:
+            monkeypatch.setattr("hardroute.audit.floors.FLOORS", ())
         self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
         self.policy = lax_policy(folder / "policy.toml")
         self.monkeypatch, self._capsys = monkeypatch, capsys
@@ -72,16 +83,16 @@ def test_a_policy_that_is_met_passes_and_reports_its_conditions(audited: Audited
     report = audited.report()
     assert report["schema_version"] == 1 and report["verdict"]["passed"]
     assert report["bundle"]["digest"] == bundles.digest_of(audited.bundle)
-    assert report["policy"]["digest"] == Policy.load(audited.policy).digest
-    digest = report["data"].pop("digest")
-    assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert report["data"] == {"name": str(audited.data), "split": "test", "clips": 24, "limit": None}
+    assert report["policy"]["digest"] == digest(Policy.load(audited.policy))
+    assert re.fullmatch("[0-9a-f]{64}", report["data"].pop("digest"))
+    assert report["data"] == {"name": str(audited.data), "split": "test", "clips": 24, "limit": None, "copies": 0}
     assert [attack["name"] for attack in report["attacks"]] == ["fgsm", "pgd", "j-tlga"]
     assert [attack["steps"] for attack in report["attacks"]] == [1, 3, 3]
     assert [point["eps_255"] for point in report["eps"]] == [1, 2]
     assert report["clean"]["both"]["successes"] == 24 and report["agreement"]["lowest"]["share"] == 1
     assert sorted(entry.name for entry in audited.out.iterdir()) == [
-        "adversarial.npz", "certificate.json", "report.html", "report.json",
+        "adversarial.npz", "certificate.json", "junit.xml", "ml-bom.cdx.json", "plan.json", "report.html",
+        "report.json", "summary.md", "svr.json", "test-result.json",
     ]  # fmt: skip
 
 
@@ -216,7 +227,7 @@ def test_the_same_audit_twice_finds_the_same(audited: Audited) -> None:
     audited.run()
     second = audited.report()
     for report in (first, second):
-        del report["created"], report["seconds"]
+        del report["created"], report["seconds"], report["plan_sha256"]  # which has its time
     assert first == second
 
 

@@ -9,6 +9,7 @@ import pytest
 from hardroute.audit.attacks import SUITES
 from hardroute.audit.policy import SHIPPED, Policy, shipped
 from hardroute.runtime.errors import PolicyError
+from tests.support.audit_models import with_bounds
 
 STANDARD = (SHIPPED / "standard.toml").read_text(encoding="utf-8")
 
@@ -29,26 +30,23 @@ def test_the_expected_policies_are_shipped() -> None:
     assert set(shipped()) >= {"quick", "standard"}
 
 
-def test_the_digest_is_of_the_content_not_of_the_layout(tmp_path: Path) -> None:
-    same = "# another comment\n" + STANDARD.replace("seed = 0\n", "seed   =   0\n").replace("= 0.5 ", "= 0.50 ")
-    assert same != STANDARD
-    assert Policy.load(written(tmp_path, same)).digest == Policy.load("standard").digest
-    explicit = STANDARD.replace("max_dead_gradients = 0.05", "")
-    assert Policy.load(written(tmp_path, explicit)).digest == Policy.load("standard").digest
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_name_is_kept_for_the_shipped_content(tmp_path: Path, name: str) -> None:
+    same = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+    assert Policy.load(written(tmp_path, same)).title == Policy.load(name).title == f'policy "{name}"'
+    weaker = written(tmp_path, same.replace("gate_eps = 8", "gate_eps = 4"))
+    with pytest.raises(PolicyError, match=f"name: '{name}' is kept for the policy of that name .* give it a name"):
+        Policy.load(weaker)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("robust_accuracy = 0.45", "robust_accuracy = 0.4500001"),
-        ("eps = [2, 4, 8]", "eps = [4, 8]"),
-        ("steps = 20", "steps = 19"),
-        ('split = "test"', 'split = "train"'),
-    ],
-)
-def test_any_changed_value_changes_the_digest(tmp_path: Path, before: str, after: str) -> None:
-    assert before in STANDARD
-    assert Policy.load(written(tmp_path, STANDARD.replace(before, after))).digest != Policy.load("standard").digest
+@pytest.mark.parametrize("name", ["mine", "Standard", "standard ", "ѕtandard"])
+def test_any_other_name_is_that_of_a_custom_policy(tmp_path: Path, name: str) -> None:
+    renamed = Policy.load(written(tmp_path, STANDARD.replace('name = "standard"', f'name = "{name}"')))
+    assert renamed.title == f'custom policy "{name}"'
+
+
+def test_a_policy_made_in_python_cannot_pass_for_a_shipped_one() -> None:
+    assert with_bounds(Policy.load("standard"), robust_accuracy=0.0).title == 'custom policy "standard"'
 
 
 @pytest.mark.parametrize(
@@ -85,6 +83,9 @@ def test_any_changed_value_changes_the_digest(tmp_path: Path, before: str, after
         ("schema_version = 1", "schema_version = 2", "schema_version: .*got 2; needs 1"),
         ('suite = "standard"', 'suite = "everything"', "attacks.suite: .*'everything'.*quick"),
         ("[data]", "[data", "not valid TOML"),
+        ('"standard"\n\n[data]', '"a\\nb"\n\n[data]', "name: 'a b' holds a character that cannot be shown"),
+        ('"standard"\n\n[data]', "'a\" passed'\n\n[data]", "holds .* a quotation mark"),
+        ("[data]", "#" * 65536 + "\n[data]", "larger than 64 KiB, which no policy is"),
     ],
 )
 def test_a_bad_policy_is_one_line_with_file_field_and_mend(

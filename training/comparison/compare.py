@@ -9,12 +9,15 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hardroute.audit.certify import certify
-from hardroute.audit.clip_selection import chosen_clips, ordered
+from hardroute.audit.clip_selection import chosen_clips, data_digest, once_each, ordered
+from hardroute.audit.plan import Plan
 from hardroute.audit.policy import Policy
-from hardroute.audit.report import REPORT, Report, data_digest, write
+from hardroute.audit.policy_digest import digest
+from hardroute.audit.report import REPORT, Report, write
 from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import ClipCache, cache_root, load_clips, open_set
@@ -99,14 +102,17 @@ def audited(entry: Entry, policy: Policy) -> None:
     began, bundle, settings = time.monotonic(), Bundle.open(entry.bundle), entry.settings
     clip_set = chosen_clips(open_set(settings.data), bundle, policy, None)
     decoder = ClipCache(cache_root() / "clips").decode_clips
-    clips = ordered(load_clips(clip_set, settings.contract, decoder=decoder), bundle)
+    loaded = load_clips(clip_set, settings.contract, decoder=decoder)
+    clips, copies = once_each(ordered(loaded, bundle), clip_set.name)
     precision = "bf16" if settings.precision == "bf16" else "fp32"
     if (entry.audit / REPORT).exists():
         made_of = Report.read(entry.audit / REPORT).made_of
-        if made_of == (bundle.digest, policy.digest, data_digest(clips), precision):
+        if made_of == (bundle.digest, digest(policy), data_digest(clips), precision):
             return
         log.warning("%s is of another bundle, policy or set, and is made anew", entry.audit)
         shutil.rmtree(entry.audit)
     means = Means(thorough=True, work=entry.audit / WORK, precision=precision, device=settings.device)
-    result = certify(bundle, clips, policy, means)
-    write(result, entry.audit, clip_set.name, None, time.monotonic() - began)
+    plan = Plan.of(bundle, clips, policy, means, data=clip_set.name, copies=copies).going_on(entry.audit)
+    result = certify(bundle, clips, policy, means, before=partial(plan.write, entry.audit))
+    plan.require_unchanged(bundle, clips, clip_set, policy)
+    write(result, entry.audit, plan, time.monotonic() - began)

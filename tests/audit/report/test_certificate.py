@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from hardroute import Bundle, Engine
+from hardroute.audit.floors import FLOORS
 from hardroute.audit.policy import Policy
+from hardroute.audit.policy_digest import definition, digest
 from hardroute.audit.report.certificate import attach
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.datasets import load_clips, open_set
@@ -35,7 +37,14 @@ def test_a_passed_audit_is_certified_beside_its_report(audited: Audited) -> None
     certificate, report = json.loads((audited.out / "certificate.json").read_text()), audited.report()
     assert certificate["bundle"]["digest"] == bundles.digest_of(audited.bundle)
     policy = Policy.load(audited.policy)
-    assert certificate["policy"] == {"digest": policy.digest, "content": policy.model_dump(mode="json")}
+    assert certificate["policy"] == {
+        "digest": digest(policy),
+        "content": policy.model_dump(mode="json"),
+        "title": 'custom policy "lax"',
+        "definition": definition(policy),
+    }
+    plan = (audited.out / "plan.json").read_bytes()
+    assert certificate["plan_sha256"] == report["plan_sha256"] == hashlib.sha256(plan).hexdigest()
     written = (audited.out / "report.json").read_bytes()
     assert certificate["report_sha256"] == hashlib.sha256(written).hexdigest()
     assert certificate["clean_accuracy"] == report["clean"]["both"]
@@ -50,14 +59,15 @@ def test_a_passed_audit_is_certified_beside_its_report(audited: Audited) -> None
 
 
 @pytest.mark.parametrize("why", ["refused", "limited"])
-def test_a_stale_certificate_goes(audited: Audited, why: str) -> None:
+def test_a_stale_certificate_goes(audited: Audited, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert audited.run() == 0 and (audited.out / "certificate.json").exists()
     if why == "refused":
         lax_policy(audited.policy, robust_accuracy=0.99)
         assert audited.run() == 1
     else:
+        monkeypatch.setattr("hardroute.audit.floors.FLOORS", FLOORS[:1])
         assert audited.run("--limit", "5") == 0
-    assert ("no certificate: --limit" in audited.stdout) is (why == "limited")
+    assert ("no certificate: at most 5 clips" in audited.stdout) is (why == "limited")
     assert "\ncertificate:" not in audited.stdout and not (audited.out / "certificate.json").exists()
     assert (audited.out / "report.json").exists()
 
@@ -79,7 +89,7 @@ def test_its_baseline_is_what_the_deployed_runtime_answered(audited: Audited) ->
         answers = engine.predict_batch(clips.frames)
         assert certificate is not None and certificate.baseline.clips == 24
         assert np.array(certificate.baseline.margins) == pytest.approx(np.array(Baseline.of(answers).margins), abs=1e-5)
-        assert "policy 'lax' passed on 24 clips" in certificate.headline
+        assert 'custom policy "lax" passed on 24 clips' in certificate.headline
         watch = Watch.from_bundle(engine.bundle, false_alarm=1e-4)
         assert [alarm for answer in answers for alarm in watch.observe(answer)] == []
 

@@ -157,7 +157,9 @@ def info(root: Path) -> str:
 
 
 def test_info_says_whether_a_valid_one_is_there(certified: Path) -> None:
-    assert "certificate policy 'quick' passed on 64 clips of random (2026-01-01): clean 100.0%" in info(certified)
+    assert "certificate policy called 'quick' passed on 64 clips of random (2026-01-01): clean 100.0%" in info(
+        certified
+    )
     rewrite(certified, lambda c: c["bundle"].update(digest="0" * 64))
     assert "certificate NOT VALID: " in info(certified) and "another bundle" in info(certified)
     for name in ("certificate.json", "certificate.sha256"):

@@ -317,7 +317,7 @@ def test_info_quotes_the_certificate(video: Path, tmp_path: Path) -> None:
     with Engine.load(tiny.root, threads=1) as engine, serving(engine) as client:
         (tiny.root / "certificate.json").unlink()
         said = client.get("/v1/info").json()["certificate"]
-    assert said.startswith("policy 'quick' passed on 64 clips")
+    assert said.startswith("policy called 'quick' passed on 64 clips")
 
 
 def test_a_token_opens_everything_but_the_probes(engine: Engine, video: Path) -> None:

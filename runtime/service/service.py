@@ -16,7 +16,7 @@ from hardroute.runtime.delivery import Abstain, Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError, HardrouteError
 from hardroute.runtime.inference import Engine, MicroBatcher
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.routelog import RouteLog
+from hardroute.runtime.routelog import RouteLog, with_receipts
 from hardroute.runtime.service.metrics import Metrics
 from hardroute.runtime.service.refusal import Refusal
 from hardroute.runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
@@ -82,7 +82,7 @@ class Service:
             self.metrics.in_flight.dec()
 
     async def answer(self, upload: Upload) -> dict[str, Any]:
-        """The clip's line in the routing log, and `probabilities` by class; without label if it abstains.
+        """The clip's line in the routing log, its `seq` and `head`, and `probabilities`; without label if it abstains.
 
         Raises:
             Refusal: 422 the video cannot be used; 500 the model gave no answer, or it could not be judged; 503 the log
@@ -103,8 +103,8 @@ class Service:
             # What the watch or the rule said is for the log: it may be anybody's code.
             raise Refusal(500, f"{upload.name}: the answer could not be judged, so there is none")
         self.metrics.clip(prediction, delivered.abstained)
-        (record,) = delivered.records
-        answer: dict[str, Any] = json.loads(record.to_json())
+        (line,) = with_receipts(delivered.records, delivered.receipts)
+        answer: dict[str, Any] = json.loads(line)
         if delivered.abstained:
             return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)

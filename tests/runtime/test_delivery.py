@@ -23,7 +23,7 @@ from hardroute.runtime.cli.predict import predict
 from hardroute.runtime.delivery import Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.inference import VideoPrediction
-from hardroute.runtime.routelog import LogSettings
+from hardroute.runtime.routelog import LogSettings, Receipt
 from hardroute.runtime.service import Service, create_app
 from hardroute.runtime.watch import Abstain
 from tests.support import gated
@@ -71,14 +71,14 @@ def never(answer: Prediction) -> bool:
 class FullLog(RouteLog):
     """Takes no line, by an exception at once."""
 
-    def submit(self, record: Any) -> Future[str]:
+    def submit(self, record: Any) -> Future[Receipt]:
         raise HardrouteError("route log: too many records wait; this one is lost")
 
 
 class FailingLog(RouteLog):
     """Takes no line, by an exception when it is to be written."""
 
-    def append(self, record: Any) -> str:
+    def append(self, record: Any) -> Receipt:
         raise OSError(28, "no space left")
 
 

@@ -28,18 +28,10 @@ from hardroute.runtime.routelog.checkpoints import MAX_KEPT
 from hardroute.runtime.routelog.summary import summarise
 from hardroute.runtime.routelog.verify import verify_log
 from tests.support.paths import DOCS
-from tests.support.routelogs import record, write
+from tests.support.routelogs import make_key, record, write
 
 LINES, EVERY = 25, 10
 SIGNED = (10, 20, 25)  # the last one when the log is closed
-
-
-def make_key(folder: Path, name: str = "log") -> tuple[Path, Path]:
-    """A private key and its public one, made by openssl."""
-    key, public = folder / f"{name}.key", folder / f"{name}.pub"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, timeout=60)
-    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, timeout=60)
-    return key, public
 
 
 @pytest.fixture(scope="module")

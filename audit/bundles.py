@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hardroute.runtime.bundle import Bundle
+from hardroute.runtime.bundle import Bundle, Twin
 from hardroute.runtime.errors import BundleError, HardrouteError
 
 AUDITED = "this model"  # never a source's name, which has no space
 
 
-def require_twin(bundle: Bundle) -> None:
-    """Raises BundleError for a bundle that has nothing to attack."""
+def require_twin(bundle: Bundle) -> Twin:
+    """The files of its twin. Raises BundleError for a bundle that has nothing to attack."""
     if bundle.manifest.twin is None:
         raise BundleError(f"bundle {bundle.root}: it has no PyTorch twin to attack; export it with one")
+    return bundle.manifest.twin
 
 
 def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:

@@ -104,8 +104,7 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
     # First, because it costs least: the runtime verifies the ONNX files and replays the probes.
     with Engine.load(bundle, means.backend) as engine:
         bundles = {AUDITED: bundle, **means.sources}
-        folders = {name: each.root for name, each in bundles.items()}
-        models = load_twins(folders, means.device)
+        models = load_twins(bundles, means.device)
         for name, each in bundles.items():
             require_shape(models[name], each)
         x, y = torch.from_numpy(to_network(clips.frames)), torch.from_numpy(clips.labels)
@@ -124,7 +123,7 @@ def certify(bundle: Bundle, clips: ClipArrays, policy: Policy, means: Means) -> 
             clips.labels,
         )
         journal = Journal(means.work, key) if means.work else None
-        with _pool(means.processes, partial(load_twins, folders, means.device, factors)) as pool:
+        with _pool(means.processes, partial(load_twins, bundles, means.device, factors)) as pool:
             evaluation = evaluate(
                 model,
                 x,

@@ -13,7 +13,7 @@ from hardroute.runtime.bundle.certificate import (
     PolicyContent,
     RobustAccuracy,
 )
-from hardroute.runtime.bundle.manifest import Manifest
+from hardroute.runtime.bundle.manifest import Manifest, Twin
 from hardroute.runtime.bundle.probes import Probes
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE
 from hardroute.runtime.bundle.shipped import find_bundle
@@ -33,6 +33,7 @@ __all__ = [
     "PolicyContent",
     "Probes",
     "RobustAccuracy",
+    "Twin",
     "find_bundle",
     "write_manifest",
 ]

@@ -1,7 +1,6 @@
 """Signed notes: a text that people and programs can read, and ed25519 signatures under it.
 
-The format is https://c2sp.org/signed-note, as transparency logs use it. Needs the package `cryptography`, for keys
-only; a note's text is read without.
+The format is https://c2sp.org/signed-note, as transparency logs use it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hardroute.runtime.errors import HardrouteError, LogError
+from hardroute.runtime.errors import LogError
 from hardroute.runtime.files import open_regular
 
 if TYPE_CHECKING:
@@ -133,9 +132,10 @@ def _key_id(name: str, key: Ed25519PublicKey) -> bytes:
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
     data = _read(path)
-    with _Cryptography():
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    # Most logs have no key, and the library is dear to load.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(data, None)
     except (ValueError, TypeError):
@@ -150,9 +150,9 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 
 def _public_key(path: Path) -> Ed25519PublicKey:
     data = _read(path)
-    with _Cryptography():
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     try:
         key = load_pem_public_key(data)
     except ValueError:
@@ -170,13 +170,3 @@ def _read(path: Path) -> bytes:
             return file.read(_MAX_KEY_BYTES)
     except OSError as error:
         raise LogError(f"key {path}: cannot be read: {error.strerror or error}") from None
-
-
-class _Cryptography:
-    """Says what to install where the package is not there."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, ModuleNotFoundError):
-            raise HardrouteError("signed checkpoints need cryptography: pip install 'hardroute[sign]'") from None

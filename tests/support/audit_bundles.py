@@ -41,7 +41,7 @@ def bundle_with_twin(root: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0,
     (root / "twin.json").write_text("{}")
     reseal(root, twin={"weights": "twin.safetensors", "config": "twin.json"})
     known = twins.load_twin
-    monkeypatch.setattr(twins, "load_twin", lambda folder: twin_of(tiny) if folder == root else known(folder))
+    monkeypatch.setattr(twins, "load_twin", lambda bundle: twin_of(tiny) if bundle.root == root else known(bundle))
     return twin_of(tiny)
 
 

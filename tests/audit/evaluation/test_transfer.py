@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardroute import evaluate
+from hardroute import Bundle, evaluate
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.bundles import AUDITED
 from hardroute.audit.evaluation.transfer import TRANSFERRED, Transfer, show, transfer
@@ -217,9 +217,9 @@ def test_a_model_that_foreign_clips_fell_more_than_its_own_attacks_is_refused(
     known = twins.load_twin
     cut: list[Any] = []
 
-    def load(folder: Path) -> VideoMoE:
-        model = known(audited.bundle)
-        if folder == audited.bundle:
+    def load(bundle: Bundle) -> VideoMoE:
+        model = known(Bundle.open(audited.bundle))
+        if bundle.root == audited.bundle:
             cut.append(model)
             model.router.register_forward_pre_hook(lambda module, given: (given[0].detach(),))
             for expert in model.experts:

@@ -34,7 +34,7 @@ from tests.support.audit_bundles import twin_of
 what, rank, here = sys.argv.pop(1), int(os.environ.get("RANK", 0)), Path(sys.argv.pop(1))
 seeds = {"bundle": 0, "other": 5}
 tiny = {name: bundles.make_bundle(here / f"{name}-{os.getpid()}", seed=seed) for name, seed in seeds.items()}
-hardroute.audit.twins.load_twin = lambda folder: twin_of(tiny[Path(folder).name])
+hardroute.audit.twins.load_twin = lambda folder: twin_of(tiny[folder.root.name])
 hardroute.audit.certify.evaluate = partial(hardroute.audit.certify.evaluate, batch_size=5)
 hardroute.audit.execution.journal.ROOT = Path("no sources here")
 attack, met = hardroute.audit.evaluation.attack_batch.attack_chunk, here / "rank 1 has worked"

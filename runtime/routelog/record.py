@@ -130,7 +130,7 @@ class EventRecord:
         schema: 2.
         time: when; UTC, ISO 8601 with microseconds.
         event: what, in a word: `clip` (one that cannot be used), `error`, `source-lost`, `source-back`, `dropped`,
-            `alarm`; others may come. The log itself writes `lost` (see `RouteLog`).
+            `alarm`, `acknowledged`; others may come. The log itself writes `lost` (see `RouteLog`).
         error: the line that a person would see.
         count: how many, where the event has a number.
         bundle_sha256, clip, stream, window, alarms: as in `RouteRecord`, where they apply.

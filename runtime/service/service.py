@@ -23,7 +23,7 @@ from hardroute.runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
 from hardroute.runtime.service.status import Status
 from hardroute.runtime.service.uploads import Upload
 from hardroute.runtime.streams import Hub, StreamEvent
-from hardroute.runtime.watch import Watch
+from hardroute.runtime.watch import KINDS, Watch
 
 
 class Service:
@@ -109,6 +109,25 @@ class Service:
             return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
         return {**answer, "probabilities": dict(probabilities)}
+
+    async def acknowledge(self, kind: str) -> dict[str, Any]:
+        """Lets one of the watch's alarms go, once the log has a line that says so.
+
+        Raises:
+            Refusal: 403 nobody shows a token here, so anybody could; 404 there is no watch, or no such kind of alarm;
+                409 none of that kind stands; 503 the log took no line.
+        """
+        if self.settings.token is None:
+            raise Refusal(403, "an alarm is acknowledged only where clients must show a token")
+        if self.watch is None or kind not in KINDS:
+            raise Refusal(404, "there is no watch here" if self.watch is None else f"alarms are {', '.join(KINDS)}")
+        if kind not in {alarm.kind for alarm in self.watch.alarms}:
+            raise Refusal(409, f"no alarm {kind} stands")
+        delivered = await self._finished(self._delivery.event("acknowledged", alarms=(kind,)))
+        if delivered.log_error is not None:
+            raise Refusal(503, "the routing log takes no lines, so the alarm still stands; try again later")
+        alarm = self.watch.acknowledge(kind)
+        return {"acknowledged": kind, "text": alarm.text if alarm else None}
 
     def close(self) -> None:
         """Ends the streams and finishes what is under way."""

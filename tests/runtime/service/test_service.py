@@ -38,6 +38,7 @@ from tests.support.bundles import (
 )
 from tests.support.routelogs import make_key
 from tests.support.videos import grey_frames, write, write_avi
+from tests.support.watched import traffic
 
 PREDICT = "/v1/predict"
 TOKEN = "correct-horse-battery-staple"  # noqa: S105 -- of the tests
@@ -276,6 +277,34 @@ def test_a_client_can_hold_the_log_to_its_answers(engine: Engine, video: Path, t
     with serving(engine) as client:
         assert client.get("/v1/log/checkpoint").status_code == 404
         assert not {"seq", "head"} & set(send(client, video).json())
+
+
+def test_an_alarm_is_acknowledged_by_who_has_the_token(engine: Engine, tmp_path: Path) -> None:
+    watch = Watch(Baseline.of(traffic(200, 0, (0.4, 0.3, 0.3))), seed=0)
+    for window in traffic(300, 1, (1.0, 0.0, 0.0)):
+        watch.observe(window)
+    standing = {alarm.kind for alarm in watch.alarms}
+    assert "collapse" in standing
+    ask = "/v1/watch/acknowledge"
+    with serving(engine, watch=watch) as client:
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 403
+    settings = ServiceSettings(token=TOKEN)
+    with RouteLog(tmp_path / "log") as log, serving(engine, settings=settings, watch=watch, log=log) as client:
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 401
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert refused(client.post(ask))[0] == 400
+        assert refused(client.post(ask, params={"kind": "noise"}))[0] == 404
+        assert metric(client, "hardroute_watch_alarm_collapse") == 1
+        assert client.post(ask, params={"kind": "collapse"}).json()["acknowledged"] == "collapse"
+        assert metric(client, "hardroute_watch_alarm_collapse") == 0
+        assert metric(client, "hardroute_watch_acknowledged_total") == 1
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 409
+    (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert (line["event"], line["alarms"]) == ("acknowledged", ["collapse"])
+    assert {alarm.kind for alarm in watch.alarms} == standing - {"collapse"}
+    with serving(engine, settings=settings) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 404
 
 
 def test_a_displaced_log_is_told_of(engine: Engine, video: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from hardroute import HardrouteError, RouteLog
 from hardroute.runtime.cli.log import app
 from hardroute.runtime.cli.log_text import describe_report
-from hardroute.runtime.routelog import checkpoints, signed_note
+from hardroute.runtime.routelog import chain_file, checkpoints, signed_note
 from hardroute.runtime.routelog.checkpoints import MAX_KEPT
 from hardroute.runtime.routelog.summary import summarise
 from hardroute.runtime.routelog.verify import verify_log
@@ -264,6 +264,22 @@ def test_a_line_is_answered_for_even_if_its_checkpoint_cannot_be_written(
             assert log.signed == 0
         log.append(record())
         assert (log.signed, log.signed_seq, log.lost) == (1, 4, 0)
+
+
+def test_nothing_is_signed_that_a_power_cut_could_take(
+    tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "log"
+    with RouteLog(path, key=keys[0], checkpoint_every=1) as log:
+        with monkeypatch.context() as failing:
+            failing.setattr(chain_file, "os", SimpleNamespace(**{**vars(os), "fsync": fail}))
+            log.append(record())
+            assert log.checkpoint is None and not checkpoints.checkpoints_name(path).exists()
+        log.append(record())
+        assert log.signed_seq == 2
 
 
 def test_a_clock_that_goes_back_is_remarked_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

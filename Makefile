@@ -83,7 +83,7 @@ agree-torchvision: $(TORCHVISION) ## torchvision's 3D networks next to ours with
 
 zoo: $(INSTALLED) ## train the shipped bundle anew (hours on two cores, less than one with PRECISION=bf16, minutes with DEVICE=cuda; resumes)
 	$(BIN)/hardroute fit --data motion --method j-tlat --expert r3d18 --width 16 --blocks 1,1,1,0 --size 32 \
-	  --epochs 54 --batch 64 --ramp 0.3 --together 0.85 --norm kept --lam 1e-4 --router-lam 6000 --precision $(PRECISION) \
+	  --epochs 54 --batch 64 --ramp 0.3 --shared-start 0.85 --norm kept --lam 1e-4 --router-lam 6000 --precision $(PRECISION) \
 	  --validate-every 4 --validate-clips 200 --device $(DEVICE) --out runs/zoo-motion --resume
 	rm -rf $(ZOO)
 	$(BIN)/hardroute export runs/zoo-motion --out $(ZOO) --single

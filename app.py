@@ -33,7 +33,9 @@ import torch
 from PIL import Image
 
 from hardroute.audit.attacks import SUITES, find_attack, nearest_inside
-from hardroute.audit.twins import load_twin
+from hardroute.audit.bundles import load_twin
+from hardroute.audit.defaults import EPS, STEPS
+from hardroute.runtime.bundle import Trust
 from hardroute.runtime.clips import DecodedClip, Limits, decode, to_network
 from hardroute.runtime.datasets import open_set
 from hardroute.runtime.errors import HardrouteError
@@ -49,8 +51,8 @@ CSS = "img.clip {width: 100%; max-width: 288px; margin: auto; image-rendering: p
 class Studio:
     """What the page can do, without the page: an engine for answers and its PyTorch twin for gradients."""
 
-    def __init__(self, bundle: str | Path, samples: str) -> None:
-        self.engine = Engine.load(bundle)
+    def __init__(self, bundle: str | Path, samples: str, trust: Trust | None = None) -> None:
+        self.engine = Engine.load(bundle, trust=trust)
         self.twin = load_twin(self.engine.bundle)
         self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
 
@@ -167,8 +169,8 @@ def page(studio: Studio) -> gr.Blocks:
                 with gr.Tab("Attack"):
                     with gr.Row():
                         name = gr.Dropdown(list(SUITES["standard"]), value="pgd", label="Attack")
-                        eps = gr.Slider(0, 16, value=8, step=1, label="eps (of 255)")
-                        steps = gr.Slider(1, 50, value=10, step=1, label="Steps")
+                        eps = gr.Slider(0, 16, value=round(EPS * 255), step=1, label="eps (of 255)")
+                        steps = gr.Slider(1, 50, value=STEPS, step=1, label="Steps")
                     go = gr.Button("Attack this clip", variant="primary")
                     said = gr.Markdown(NOTE)
                     with gr.Row():
@@ -208,12 +210,13 @@ def launch(studio: Studio, host: str, port: int) -> Any:
     )
 
 
-def serve(bundle: str | Path, samples: str, host: str, port: int) -> None:
+def serve(bundle: str | Path, samples: str, host: str, port: int, trust: Trust | None = None) -> None:
     """Shows a bundle, offers the clips of a labelled set, and says where, until it is interrupted."""
-    studio = Studio(bundle, samples)
+    studio = Studio(bundle, samples, trust)
     try:
         server, url, _ = launch(studio, host, port)
     except OSError as error:
         raise HardrouteError(f"cannot listen on {host}:{port}, choose another port: {error}") from None
     print(f"showing {bundle} on {url} (Ctrl-C ends it)", flush=True)
+    print(f"the bundle is {studio.engine.bundle.standing}", flush=True)
     server.get_blocks().block_thread()

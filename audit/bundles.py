@@ -1,14 +1,19 @@
-"""The bundles of an audit: the audited one, and others whose adversarial clips are shown to it."""
+"""The bundles of an audit, and the networks in them that are attacked: the audited one, and others whose adversarial
+clips are shown to it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardroute.runtime.bundle import Bundle, Twin
 from hardroute.runtime.errors import BundleError, HardrouteError
 
-AUDITED = "this model"  # never a source's name, which has no space
+if TYPE_CHECKING:
+    from hardroute.models import VideoMoE
 
 
 def require_twin(bundle: Bundle) -> Twin:
@@ -40,3 +45,37 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
                     "choose a source trained on the same set"
                 )
     return sources
+
+
+def load_twin(bundle: str | Path | Bundle) -> VideoMoE:
+    """The PyTorch twin of a bundle, of its folder or of a shipped bundle by its name, in eval mode on the CPU.
+
+    Its bytes are those that the bundle's digests were compared with, whatever lies at their paths by now.
+
+    Raises:
+        BundleError: there is no bundle, it is broken or has no twin; see `hardroute.models.parse_twin`.
+    """
+    from hardroute.models import parse_twin
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    twin = require_twin(opened)
+    return parse_twin(opened.read(twin.config), opened.read(twin.weights), f"bundle {opened.root}")
+
+
+def load_twins(bundles: Mapping[str, Bundle], device: str = "cpu") -> dict[str, VideoMoE]:
+    """Twins by the names of their bundles, in eval mode on `device`.
+
+    Raises BundleError, also for a twin of another number of experts than its bundle; BackendError.
+    """
+    # Here: they bring torch, which a bundle that is not there need not wait for.
+    from hardroute.audit.execution.device import open_device
+
+    where = open_device(device)
+    models = {name: load_twin(bundle).to(where) for name, bundle in bundles.items()}
+    for name, bundle in bundles.items():
+        found, said = len(models[name].experts), len(bundle.manifest.experts)
+        if found != said:
+            raise BundleError(
+                f"bundle {bundle.root}: its twin has {found} experts, its manifest {said}; export it again"
+            )
+    return models

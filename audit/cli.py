@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +20,35 @@ from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy, shipped
 from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.datasets import load_clips, open_set
-from hardroute.runtime.errors import HardrouteError
+from hardroute.runtime.errors import AuditError, HardrouteError
 
 REFUSED = 1
+BROKEN = 3
+
+# What is wrong with what was given, how commands end themselves, and a part of the installation that is missing.
+_NO_CRASH = (HardrouteError, typer.Exit, typer.Abort, ModuleNotFoundError)
 
 
+@contextmanager
+def _a_crash_is_no_verdict() -> Iterator[None]:
+    """Python ends with 1 where an exception is not caught, and 1 says that a policy refused."""
+    try:
+        yield
+    except AuditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(BROKEN) from None
+    except _NO_CRASH:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        traceback.print_exception(error)
+        what = HardrouteError(f"{type(error).__name__}: {error}")
+        print(f"error: the audit broke, so nothing was judged ({what})", file=sys.stderr)
+        raise typer.Exit(BROKEN) from None
+
+
+@_a_crash_is_no_verdict()
 def audit(
     bundle: Annotated[str, typer.Argument(help="Folder with manifest.json and a PyTorch twin, or a shipped name.")],
     data: Annotated[str, typer.Option(help="Labelled set: a folder with manifest.csv, or motion.")],
@@ -44,17 +74,16 @@ def audit(
         bool, typer.Option("--attach", help="Put the certificate into the bundle; if refused, an old one goes.")
     ] = False,
 ) -> None:
-    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written.
+    """Exit code 0: passed. 1: refused by the policy. 2: bad input, and nothing is written. 3: the audit itself broke.
 
     An audit that was killed goes on where it was when it is started again in the same way. Under torchrun, its
     processes take the place of --workers.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
-        # Rank 0 reads the command line for all.
-        from hardroute.audit.execution.torchrun import serve
+        from hardroute.audit.execution.torchrun import join
 
-        return serve()
+        join()
     if size > 1 and workers > 1:
         raise HardrouteError("--workers: torchrun has started the processes already; leave it out")
     if attach and limit is not None:
@@ -70,30 +99,50 @@ def audit(
     plain, others = undefended or [], source or []
     sources = open_sources([*plain, *others], opened)
     clip_set = chosen_clips(open_set(data), opened, rules, limit)
-    if out.exists() and not out.is_dir():
-        raise HardrouteError(f"{out}: not a folder; choose another --out")
+    _require_folder(out)
 
     # torch takes seconds to import; a wrong path should be answered at once.
     from hardroute.audit import console as screen
-    from hardroute.audit.certify import WORK, Means, certify
+    from hardroute.audit.certify import assist, certify
     from hardroute.audit.execution.device import open_device
     from hardroute.audit.execution.precision import require_precision
-    from hardroute.audit.report import certificate
+    from hardroute.audit.report import certificate, write
+    from hardroute.audit.result import WORK, Means
 
     open_device(device)
     require_precision(attack_precision, device)
+    means = Means(
+        thorough=thorough,
+        sources=sources,
+        undefended=tuple(sources)[: len(plain)],
+        work=out / WORK,
+        processes=workers,
+        precision=attack_precision,
+        device=device,
+        backend=backend,
+    )
+    if rank:
+        return assist(opened, ordered(load_clips(clip_set, opened.manifest.contract), opened), rules, means)
     started = time.perf_counter()
     with screen.progress() as show:
-        undefended_ones = tuple(sources)[: len(plain)]
-        means = Means(
-            thorough, sources, undefended_ones, out / WORK, workers, attack_precision, device, backend, show.phase
-        )
         decoding = show.phase("decoding clips")
         clips = ordered(load_clips(clip_set, opened.manifest.contract, progress=decoding), opened)
-        result = certify(opened, clips, rules, means)
-    written = result.write(out, clip_set.name, limit, time.perf_counter() - started)
+        result = certify(opened, clips, rules, replace(means, progress=show.phase))
+    written = write(result, out, clip_set.name, limit, time.perf_counter() - started)
     screen.verdict(result.verdict, written)
     if attach:
         screen.attached(certificate.attach(opened, out / certificate.NAME))
     if not result.verdict.passed:
         raise typer.Exit(REFUSED)
+
+
+def _require_folder(out: Path) -> None:
+    """Raises HardrouteError unless `out` is a folder that can be written into, or can become one."""
+    try:
+        there = next(each for each in (out, *out.absolute().parents) if each.exists())
+    except OSError as error:
+        raise HardrouteError(f"{out}: {error.strerror}; choose another --out") from None
+    if not there.is_dir():
+        raise HardrouteError(f"{there}: not a folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise HardrouteError(f"{there}: no permission to write there; choose another --out")

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from hardroute.audit.checks.gate import Verdict
+from hardroute.audit.checks import Verdict
 from hardroute.audit.report.certificate import NAME
 
 console = Console(highlight=False)
@@ -69,7 +69,7 @@ def verdict(found: Verdict, written: tuple[Path, ...]) -> None:
         table.add_row(mark, check.name, f"{check.measured:.3g}", f"{check.wants} {check.bound:.3g}")
     console.print(table)
     for check in found.checks:
-        if not check.passed or check.name.endswith("accuracy"):
+        if not check.passed or check.headline:
             console.print(escape(check.sentence))
     console.print("[bold green]PASSED[/]" if found.passed else "[bold red]REFUSED[/]")
     for path in written:

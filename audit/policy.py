@@ -18,7 +18,8 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 # Whole 1/255 steps: the box around an 8-bit clip then ends on 8-bit values, so replay loses nothing there.
 Eps255 = Annotated[int, Field(strict=True, ge=0, le=255)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# Strict: TOML tells numbers from texts and truth values, and a threshold that is not a number is a mistake.
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -74,6 +75,14 @@ class Policy(_Section):
     data: Data = Field(description="a table [data]")
     attacks: Attacks = Field(description="a table [attacks]")
     thresholds: Thresholds = Field(description="a table [thresholds]")
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _a_number(cls, version: object) -> object:
+        # true equals 1, and would pass for it.
+        if isinstance(version, bool):
+            raise ValueError(f"schema_version: got {str(version).lower()}; needs 1")
+        return version
 
     @model_validator(mode="after")
     def _eps_in_order(self) -> Policy:

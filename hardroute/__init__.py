@@ -24,11 +24,12 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from hardroute.audit.attacks import ATTACKS, SUITES
+    from hardroute.audit.bundles import load_twin
     from hardroute.audit.evaluation import Evaluation, evaluate
     from hardroute.audit.policy import Policy
-    from hardroute.audit.twins import load_twin
+    from hardroute.audit.proof import prove_routes
     from hardroute.models import VideoMoE
-    from hardroute.runtime.bundle import Bundle, Manifest
+    from hardroute.runtime.bundle import Bundle, Manifest, Trust
     from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips, to_network
     from hardroute.runtime.datasets import load_clips, open_set
     from hardroute.runtime.errors import HardrouteError
@@ -46,9 +47,10 @@ _HOMES: Final = {
         "audit.attacks": ("ATTACKS", "SUITES"),
         "audit.evaluation": ("Evaluation", "evaluate"),
         "audit.policy": ("Policy",),
-        "audit.twins": ("load_twin",),
+        "audit.proof": ("prove_routes",),
+        "audit.bundles": ("load_twin",),
         "models": ("VideoMoE",),
-        "runtime.bundle": ("Bundle", "Manifest"),
+        "runtime.bundle": ("Bundle", "Manifest", "Trust"),
         "runtime.clips": ("ClipContract", "DecodedClip", "Limits", "decode", "decode_clips", "to_network"),
         "runtime.datasets": ("load_clips", "open_set"),
         "runtime.errors": ("HardrouteError",),

@@ -36,6 +36,8 @@ VERBS: Final = {
     "serve": Verb("runtime", "runtime.cli.serve:serve", "Answer clips over HTTP."),
     "log": Verb("runtime", "runtime.cli.log:app", "Check a routing log, and say what is in it."),
     "render": Verb("runtime", "runtime.cli.render:render", "Render a procedural set as video files."),
+    "sign": Verb("runtime", "runtime.cli.sign:sign", "Sign a bundle's certificate and files."),
+    "verify": Verb("runtime", "runtime.cli.verify:verify", "Say who signed a bundle, and whether a trust accepts it."),
     "fit": Verb("training", "training.cli:fit", "Train a model with a defence."),
     "export": Verb("training", "training.cli:export", "Turn a training run into a bundle."),
     "evaluate": Verb("training", "training.cli:evaluate", "How often a bundle is right about whole videos."),
@@ -59,6 +61,7 @@ EXTRAS: Final = {
         "cpu": ("onnxruntime",),
         "openvino": ("openvino",),
         "tensorrt": ("cuda", "tensorrt"),
+        "sign": ("model_signing", "OpenSSL"),
         "serve": ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
         "train": (
             "jinja2",
@@ -127,12 +130,13 @@ def page(
     samples: Annotated[str, typer.Option(help="Labelled set to offer.")] = "motion:train=0,val=0,test=1",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    trust: cli.TrustFile = None,
 ) -> None:
     """Show a bundle in the browser."""
     # Its libraries take seconds to import.
     from hardroute.app import serve
 
-    serve(bundle, samples, host, port)
+    serve(bundle, samples, host, port, cli.load_trust(trust))
 
 
 def main(part: str | None = None) -> NoReturn:

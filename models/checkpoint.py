@@ -1,17 +1,17 @@
 """Checkpoints without pickle: weights in safetensors, the architecture in JSON beside them."""
 
-import os
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 
-from hardroute.models.build import ModelSpec, build_model
+from hardroute.models.build import build_model
 from hardroute.models.moe import VideoMoE
+from hardroute.models.spec import ModelSpec
 from hardroute.runtime.errors import BundleError, MethodError
-from hardroute.runtime.files import open_regular, parse_json
+from hardroute.runtime.files import open_regular, parse_json, write_together
 
 WEIGHTS, CONFIG = "twin.safetensors", "twin.json"
 MAX_CONFIG_BYTES = 1 << 20
@@ -30,18 +30,10 @@ class _Entry(BaseModel):
 
 
 def save_twin(model: VideoMoE, spec: ModelSpec, folder: str | Path) -> None:
-    """Write twin.safetensors and twin.json, each under a temporary name first, so that neither is ever half-written."""
-    folder = Path(folder)
-    weights = folder / (WEIGHTS + ".tmp")
+    """Writes twin.safetensors and twin.json; neither is ever half-written. Raises OSError."""
     # Clones: networks that share a part share its memory, which safetensors refuses.
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, weights
-    )
-    weights.chmod(0o644)  # save_file's 0600 would keep a service's own user from reading it
-    config = folder / (CONFIG + ".tmp")
-    config.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(config, folder / CONFIG)
+    weights = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()})
+    write_together(folder, {WEIGHTS: weights, CONFIG: (spec.model_dump_json(indent=2) + "\n").encode()})
 
 
 def load_twin(folder: str | Path) -> VideoMoE:

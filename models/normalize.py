@@ -1,15 +1,29 @@
-"""Per-channel normalisation as the first layer of every network.
+"""Normalisation: per channel as the first layer of every network, and by batches within it.
 
-It sits inside the network, so that attacks measure their budget in raw pixels and the exported graph takes the
+The first sits inside the network, so that attacks measure their budget in raw pixels and the exported graph takes the
 same [0, 1] clips as the PyTorch twin.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 # The statistics that published Kinetics-400 video networks were trained with; keeping them lets such weights load.
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """Batch norm that takes a batch of a single value per channel by the statistics gathered so far.
+
+    Such a value has no spread to be normalised by. It comes where a router sends one clip to an expert whose last
+    stages see one frame of one pixel.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
 
 
 class Normalize(nn.Module):

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, interpolate, pad
 
+from hardroute.models.normalize import BatchNorm3d
+
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, (1, stride, stride), 1, bias=False),
-        nn.BatchNorm3d(outputs),
+        BatchNorm3d(outputs),
         nn.ReLU(inplace=True),
     )
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hardroute.models.normalize import Normalize
+from hardroute.models.normalize import BatchNorm3d, Normalize
 
 
 class ConvRouter(nn.Module):
@@ -21,13 +21,13 @@ class ConvRouter(nn.Module):
         self.normalize = Normalize()
         self.features = nn.Sequential(
             nn.Conv3d(3, width, kernel_size=(3, 5, 5), stride=(1, 4, 4), padding=(1, 2, 2), bias=False),
-            nn.BatchNorm3d(width),
+            BatchNorm3d(width),
             nn.ReLU(inplace=True),
             nn.Conv3d(width, 2 * width, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.BatchNorm3d(2 * width),
+            BatchNorm3d(2 * width),
             nn.ReLU(inplace=True),
             nn.Conv3d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.BatchNorm3d(4 * width),
+            BatchNorm3d(4 * width),
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool3d(1),
         )

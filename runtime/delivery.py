@@ -7,7 +7,6 @@ its line too. Watch, rule and log may be anybody's code, so whatever one raises 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -99,6 +98,8 @@ class Pending(Generic[A]):
 
     async def wait(self) -> Delivered[A]:
         """`result` for a coroutine. Whoever stops waiting takes no line back that is being written."""
+        import asyncio  # dear to load, and streams and commands do without
+
         lines = [asyncio.wrap_future(line) for line in self._lines]
         # What a line raised is `result`'s to tell.
         await asyncio.shield(asyncio.gather(*lines, return_exceptions=True))

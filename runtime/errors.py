@@ -39,6 +39,10 @@ class BundleError(HardrouteError):
     """A bundle is broken, tampered with or of another schema."""
 
 
+class TrustError(BundleError):
+    """A bundle is not one that the given trust accepts, or a trust, a key or a signature cannot be used."""
+
+
 class BackendError(HardrouteError):
     """The asked-for execution provider cannot run here."""
 
@@ -74,6 +78,10 @@ class SettingsError(HardrouteError):
 
 class PolicyError(HardrouteError):
     """An audit policy cannot be used."""
+
+
+class AuditError(HardrouteError):
+    """An audit broke for reasons of its own: what it was given is neither bad nor judged."""
 
 
 class MethodError(HardrouteError):

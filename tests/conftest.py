@@ -80,7 +80,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hardroute.models import build_model
     from hardroute.runtime.datasets import load_clips, open_set
     from hardroute.training.export.bundle import write_bundle
-    from hardroute.training.loop.run import RunRecord
+    from hardroute.training.run import RunRecord
     from hardroute.training.settings import FitSettings
 
     settings = FitSettings(data="motion:train=0,val=0,test=1", experts=4, width=4, router_width=2)

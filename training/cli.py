@@ -1,4 +1,4 @@
-"""`python -m training fit` hardens a model; `python -m training export` turns a run into a bundle."""
+"""`hardroute fit`, `export`, `compare` and `evaluate`. What a verb needs loads when it runs, not for its help."""
 
 import json
 from pathlib import Path
@@ -6,20 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hardroute.audit.policy import Policy
 from hardroute.runtime.clips import MAX_CLIPS
-from hardroute.runtime.datasets import open_set
-from hardroute.runtime.inference import Engine
-from hardroute.training.comparison.chart import draw
-from hardroute.training.comparison.compare import compare, table
-from hardroute.training.console import reading
-from hardroute.training.export.bundle import export_bundle
-from hardroute.training.loop.distributed import Team
-from hardroute.training.loop.fit import fit_run
-from hardroute.training.loop.run import Run, write_text
+from hardroute.runtime.errors import DataError
+from hardroute.runtime.files import write_whole
 from hardroute.training.options import with_settings
 from hardroute.training.settings import settings_from
-from hardroute.training.video_accuracy import evaluate_videos
 
 
 @with_settings
@@ -28,19 +19,27 @@ def fit(
     out: Annotated[Path, typer.Option(help="folder of the run")],
     given: dict[str, Any],
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
+        bool, typer.Option("--resume", help="go on with the run in --out; settings may be left out, but not be others")
     ] = False,
 ) -> None:
     """Train a model with a defence; the run's folder can be resumed and exported. Runs under torchrun, too."""
-    run = Run.open(out) if resume and (out / "run.json").exists() else None
-    settings = run.record.settings if run else settings_from({"data": data, **given})
-    with Team.join(settings.device) as team:
-        run = fit_run(settings, out, team, run)
-        if not team.leads:
+    begun = (out / "run.json").exists()
+    settings = settings_from({"data": data, **given}, "--")
+    if begun and not resume:
+        raise DataError(f"{out} holds a run already: continue it with --resume, or choose another --out")
+    from hardroute.training.loop import ProcessGroup, fit_run
+    from hardroute.training.run import Run
+
+    run = Run.open(out) if begun else None
+    if run:  # what is not said again stays as it is
+        settings = settings_from({**run.record.settings.model_dump(), "data": data, **given}, "--")
+    with ProcessGroup.join(settings.device) as processes:
+        run = fit_run(settings, out, processes, run)
+        if not processes.is_main:
             return
     best = run.best
-    typer.echo(f"best epoch {best['epoch']}: clean {best['clean']:.3f}, robust {best['robust']:.3f}, n={best['clips']}")
-    typer.echo(f"next: python -m training export {out} --out BUNDLE")
+    typer.echo(f"best epoch {best.epoch}: clean {best.clean:.3f}, robust {best.robust:.3f}, n={best.clips}")
+    typer.echo(f"next: hardroute export {out} --out BUNDLE")
 
 
 def export(
@@ -51,6 +50,9 @@ def export(
     as_trained: Annotated[bool, typer.Option("--as-trained", help="leave the size of the router's scores")] = False,
 ) -> None:
     """Turn a run's best weights into a bundle that runtime serves and audit attacks."""
+    from hardroute.training.export import export_bundle
+    from hardroute.training.run import Run
+
     bundle = export_bundle(Run.open(run), out, single=single, probes=probes, as_trained=as_trained)
     typer.echo(f"{out}: {len(bundle.manifest.experts)} experts, digest {bundle.digest}")
 
@@ -68,10 +70,14 @@ def compare_methods(
     ] = "standard",
 ) -> None:
     """Train methods at equal training compute, audit each, put them into one table. Goes on where it was cut short."""
-    chosen = [settings_from({"data": data, **given, "method": name, "seed": n}) for n in seed or [0] for name in method]
-    rules = Policy.load(policy)
-    rows = compare(chosen, settings_from({"data": data, **given, "method": reference}), out, rules, typer.echo)
-    write_text(out / "compare.md", table(rows))
+    asked = {"data": data, **given}
+    chosen = [settings_from({**asked, "method": name, "seed": n}, "--") for n in seed or [0] for name in method]
+    equal_to = settings_from({**asked, "method": reference}, "--")
+    from hardroute.audit.policy import Policy
+    from hardroute.training.comparison import compare, draw, table
+
+    rows = compare(chosen, equal_to, out, Policy.load(policy), typer.echo)
+    write_whole(out / "compare.md", table(rows))
     typer.echo(table(rows))
     draw(out / "compare.png", rows)
     typer.echo(f"written: {out / 'compare.json'}, {out / 'compare.md'}, {out / 'compare.png'}")
@@ -85,11 +91,16 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """How often a bundle is right about whole videos, unattacked, by the mean over several clips of each."""
+    from hardroute.runtime.datasets import open_set
+    from hardroute.runtime.inference import Engine
+    from hardroute.training.console import reading
+    from hardroute.training.video_accuracy import evaluate_videos
+
     with Engine.load(bundle) as engine, reading() as show:
         found = evaluate_videos(engine, open_set(data).split(split), clips, show(split))
     if as_json:
-        plain = {name: value.as_dict() if name in ("videos", "first") else value for name, value in found.items()}
-        typer.echo(json.dumps(plain))
+        plain = {"videos": found["videos"].as_dict(), "first": found["first"].as_dict()}
+        typer.echo(json.dumps({**found, **plain}))
         return
     if clips > 1:
         typer.echo(f"by the mean of {clips} clips: {found['videos']}")

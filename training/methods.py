@@ -1,31 +1,17 @@
 """Every defence by name: a schedule of (trained part, inner attack, outer loss), and the network it is for.
 
 One epoch runs the steps of the schedule one after the other, each over all training clips. A new defence is a new row.
+Cells are names, which `hardroute.training.losses` turns into attacks and losses: so a command can list and check
+methods without loading torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from hardroute.audit.attacks import (
-    ATTACKS,
-    EXPERT,
-    LAM,
-    MOE,
-    ROUTER,
-    Attack,
-    Head,
-    Objective,
-    Target,
-    ce,
-    clean_route,
-    constant,
-    label,
-    lip,
-    temporal,
-)
 from hardroute.runtime.errors import MethodError
-from hardroute.training.terms import cos, gr, js, kl, nr
+
+Part = Literal["moe", "router", "experts"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +19,22 @@ class Step:
     """One step of a schedule.
 
     Attributes:
-        part: which weights move: "moe", "router" or "experts".
-        inner: the attack that makes the training clips; None trains on clean ones.
-        outer: the loss, minimised at the attacked clips.
+        part: which weights move: all, the router's or the experts'; also whose answer inner and outer loss look at.
+        inner: the attack that makes the training clips (a name in `losses.INNER`); None trains on clean ones.
+        term: what the outer loss, cross-entropy at the attacked clip, has added to it (a name in `terms.TERMS`).
         finder: for part "experts": the attack on the router whose Top-2 experts are the weak ones (eq. 13).
+        clean: cross-entropy is taken at the unattacked clip, and only the term at the attacked one.
         adaptive: shrink each clip's perturbation to what the model can still answer (`losses.within_reach`).
-        steep: the outer loss looks at its own gradient with respect to the clip.
-        path: the outer loss' gradient path: "switch" scales the winner's logits by its gate, "hard"
-            trains on the logits that are deployed.
+        path: the gradient path of both losses: "switch" scales the winner's logits by its gate, "hard" trains on the
+            logits that are deployed.
     """
 
-    part: str
-    inner: Attack | None
-    outer: Objective
-    finder: Attack | None = None
+    part: Part
+    inner: str | None
+    term: str | None = None
+    finder: str | None = None
+    clean: bool = False
     adaptive: bool = False
-    steep: bool = False
     path: str = "switch"
 
 
@@ -60,7 +46,7 @@ class Method:
         steps: its schedule.
         network: what it trains: the mixture, one network of an expert's size, or a dense one of about the mixture's.
         restore: a restoration network sits before router and experts (hardroute.models.restoration).
-        start: the step of the experts in the start (`FitSettings.together`); None: the last of `steps`.
+        start: the step of the experts in the shared start (`FitSettings.shared_start`); None: the last of `steps`.
         settings: fields of FitSettings whose default is another one for this method.
     """
 
@@ -75,69 +61,50 @@ class Method:
         return replace(self, settings={**self.settings, **settings})
 
 
-def _last(attack: Attack) -> Attack:
-    # The last iterate, not the worst: judging iterates costs a forward pass and starves training of hard clips
-    # that have not yet fallen.
-    return attack.but(keep="last")
+# Inner attacks and outer terms of J-TLAT's ablation; each term with the weight that brings it to cross-entropy's size.
+ABLATED_INNER: Final = ("t-pgd", "lip", "pgd")
+ABLATED_TERMS: Final = {"js": 1.0, "cos": 1.0, "kl": 1.0, "nr": 1e-2, "gr": 1e-2}
+LIP: Final = 1e-3
+
+ADVERSARIAL: Final = Step("moe", "pgd")
 
 
-# Inner attacks of the ablation: (step rule, with the Lipschitz term).
-INNER = {"tla": (temporal, True), "t-pgd": (temporal, False), "lip": (constant, True), "pgd": (constant, False)}
-# Outer terms of the ablation, with the weight that brings them to the size of cross-entropy.
-Term = Callable[[Head, Target], Objective]
-OUTER: dict[str, tuple[Term, float]] = {
-    "lip": (lambda head, towards: lip(head), 1e-3),
-    "js": (js, 1.0),
-    "cos": (cos, 1.0),
-    "kl": (kl, 1.0),
-    "nr": (nr, 1e-2),
-    "gr": (gr, 1e-2),
-}
-
-
-ADVERSARIAL = Step("moe", _last(ATTACKS["pgd"]), ce(MOE))
-
-
-def _step(
-    part: str, head: Head, towards: Target, inner: str, outer: str, path: str = "switch", finder: Attack | None = None
-) -> Step:
-    rule, lipschitz = INNER[inner]
-    attacked = ce(head, towards) + LAM * lip(head) if lipschitz else ce(head, towards)
-    term, _ = OUTER[outer]
-    loss = ce(head, towards) + LAM * term(head, towards)
-    return Step(part, _last(Attack(attacked, rule, path)), loss, finder, steep=outer == "gr", path=path)
-
-
-def j_tlat(inner: str = "tla", outer: str = "lip", path: str = "hard") -> Method:
+def j_tlat(inner: str = "tla", term: str = "lip", path: str = "hard") -> Method:
     """Router, then the two weak experts, then the mixture (eq. 12 to 14)."""
-    finder = _last(ATTACKS["tlga-r"])
     # Lip counts the size of the router's scores, on which no route depends: they are small from the start.
-    small = {"router_gain": 0.005, "router_lam": 600.0} if outer == "lip" else {}
+    small = {"router_gain": 0.005, "router_lam": 600.0} if term == "lip" else {}
     return Method(
         (
-            _step("router", ROUTER, clean_route, inner, outer, path),
-            _step("experts", EXPERT, label, inner, outer, path, finder),
-            _step("moe", MOE, label, inner, outer, path),
+            Step("router", inner, term, path=path),
+            Step("experts", inner, term, finder="tlga-r", path=path),
+            Step("moe", inner, term, path=path),
         ),
         start=ADVERSARIAL,
-        settings={"lam": OUTER[outer][1], "together": 0.7, "weak": "drawn", "ramp": 0.1, **small},
+        settings={"lam": ABLATED_TERMS.get(term, LIP), "shared_start": 0.7, "weak": "drawn", "ramp": 0.1, **small},
     )
 
 
 METHODS: dict[str, Method] = {
-    "plain": Method((Step("moe", None, ce(MOE)),)),
+    "plain": Method((Step("moe", None),)),
     "at-s": Method((ADVERSARIAL,), network="single"),
     "at-d": Method((ADVERSARIAL,), network="dense"),
     "at-m": Method((ADVERSARIAL,)),
     "oud-m": Method((ADVERSARIAL,), restore=True),
     # A curriculum: the budget grows over most of the run.
-    "aat-m": Method((Step("moe", _last(ATTACKS["pgd"]), ce(MOE), adaptive=True),), settings={"ramp": 0.7}),
-    "tlat": Method((_step("moe", MOE, label, "tla", "lip"),)),
+    "aat-m": Method((Step("moe", "pgd", adaptive=True),), settings={"ramp": 0.7}),
+    # Cross-entropy on clean clips, and the divergence of the answers at clean and attacked ones, which the inner attack
+    # climbs as well (Zhang et al. 2019, eq. 5, beta 6). Its random start is ours: anywhere in the box.
+    "trades": Method((Step("moe", "kl", "kl", clean=True),), settings={"lam": 6.0}),
+    # Weights are perturbed to where the loss is higher while its gradient is taken (Wu et al. 2020).
+    "awp": Method((ADVERSARIAL,), settings={"weight_eps": 0.005}),
+    # One step of 1.25 eps from a random start (Wong et al. 2020).
+    "fast-at": Method((Step("moe", "one-step"),)),
+    "tlat": Method((Step("moe", "tla", "lip"),)),
     "j-tlat": j_tlat(),
     # The recipe to the letter: experts apart from the start, both weak ones in every step, logits scaled by the gate,
     # the router's own choice as its target, no balance term, the whole budget at once, one weight of Lip for all parts.
     "j-tlat-printed": j_tlat(path="switch").but(
-        together=0.0,
+        shared_start=0.0,
         weak="both",
         assign="argmax",
         balance=0.0,
@@ -146,11 +113,11 @@ METHODS: dict[str, Method] = {
         router_gain=1.0,
         router_lam=1.0,
     ),
-    # What of J-TLAT's gain is the common start.
-    "at-m-together": Method((ADVERSARIAL,), settings={"together": 0.7}),
+    # What of J-TLAT's gain is the shared start.
+    "at-m-together": Method((ADVERSARIAL,), settings={"shared_start": 0.7}),
 }
-METHODS |= {f"j-tlat-inner-{inner}": j_tlat(inner=inner) for inner in INNER if inner != "tla"}
-METHODS |= {f"j-tlat-outer-{outer}": j_tlat(outer=outer) for outer in OUTER if outer != "lip"}
+METHODS |= {f"j-tlat-inner-{inner}": j_tlat(inner=inner) for inner in ABLATED_INNER}
+METHODS |= {f"j-tlat-outer-{term}": j_tlat(term=term) for term in ABLATED_TERMS}
 
 
 def find_method(name: str) -> Method:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from hardroute.training.settings import FitSettings
+from hardroute.training.settings import FORMER, FitSettings
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,7 +40,10 @@ def _option(name: str) -> inspect.Parameter:
         kind = str
     if isinstance(shown, tuple):
         shown = ",".join(map(str, shown))
-    option = typer.Option(help=field.description, show_default=shown if shown is False else str(shown))
+    flags = [f"--{each.replace('_', '-')}" for each in (name, *(old for old, new in FORMER.items() if new == name))]
+    if kind is bool:
+        flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
+    option = typer.Option(*flags, help=field.description, show_default=shown if shown is False else str(shown))
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

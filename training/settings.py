@@ -1,10 +1,10 @@
-"""Everything that decides how a run goes, in one validated record that is stored with the run."""
+"""Everything that decides how a run goes, in one validated record that is stored with the run. Loads no torch."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hardroute.models import ExpertSpec, ModelSpec, RouterSpec
+from hardroute.models.spec import KINDS, ExpertSpec, ModelSpec, RouterSpec, require_kind
 from hardroute.runtime.clips import MAX_CLIPS, ClipContract
 from hardroute.runtime.errors import MethodError
 from hardroute.training.methods import find_method
@@ -13,6 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 DENSE = 2  # times the channels of one expert: about the weights of four experts
+FORMER = {"together": "shared_start"}  # names that fields had in the records of older runs
 
 
 def says(default: Any, description: str) -> Any:
@@ -24,16 +25,16 @@ def _split(kinds: str) -> tuple[str, ...]:
 
 
 class FitSettings(BaseModel):
-    """Settings of one run. Each field is an option of `python -m training fit`; its description is the option's help.
+    """Settings of one run. Each field is an option of `hardroute fit`; its description is the option's help.
 
     `eps` is an L-inf radius in raw pixels of [0, 1] here, and in 1/255 on the command line. Where a method has its own
     value of a field (`Method.settings`), that is the field's default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     data: str
     method: str = says("j-tlat", "a defence, such as plain, at-m, j-tlat")
-    expert: str = says("r3d18", "kind of expert; several, as in r3d18,tsm, take turns")
+    expert: str = says("r3d18", f"kind of expert: {', '.join(KINDS)}; several, as in r3d18,tsm, take turns")
     experts: Annotated[int, Field(ge=1, le=64)] = says(4, "number of experts")
     width: Annotated[int, Field(ge=1, le=512)] = says(16, "channels of an expert's first stage")
     blocks: tuple[int, int, int, int] = says((2, 2, 2, 2), "residual blocks of each stage; 0 leaves one out")
@@ -55,7 +56,8 @@ class FitSettings(BaseModel):
     lam: Weight = says(1e-4, "weight of the outer loss' second term, such as Lip")
     router_lam: Weight = says(1.0, "what the router's step multiplies lam by")
     inner_lam: Weight = says(1e-4, "Lipschitz weight of the inner attack")
-    together: Share = says(0.0, "share of the epochs that belong to the start")
+    weight_eps: Weight = says(0.0, "size of adversarial weight perturbations, as a share of each layer's; 0: none")
+    shared_start: Share = says(0.0, "share of the epochs in which experts learn as one, before they part")
     start: Literal["one", "mixture"] = says(
         "one", "the start trains experts as one network, or the mixture with its router; several kinds: the mixture"
     )
@@ -81,6 +83,7 @@ class FitSettings(BaseModel):
     def _method_first(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        values = {FORMER.get(name, name): value for name, value in values.items()}
         method, kinds = (values.get(name, cls.model_fields[name].default) for name in ("method", "expert"))
         if not isinstance(method, str) or not isinstance(kinds, str):
             return values
@@ -90,9 +93,11 @@ class FitSettings(BaseModel):
         return {"start": start, **own, **find_method(method).settings, **values}
 
     @model_validator(mode="after")
-    def _one_kind_to_be_one(self) -> "FitSettings":
-        if self.start == "one" and len(set(self.kinds)) > 1 and self.together:
-            raise MethodError("--start one: experts of several kinds cannot learn as one; use --start mixture")
+    def _kinds_that_go_together(self) -> "FitSettings":
+        for kind in self.kinds:
+            require_kind(kind)
+        if self.start == "one" and len(set(self.kinds)) > 1 and self.shared_start:
+            raise MethodError("start one: experts of several kinds cannot learn as one; take start mixture")
         return self
 
     @property
@@ -100,9 +105,9 @@ class FitSettings(BaseModel):
         return ClipContract(frames=self.frames, height=self.size, width=self.size, seconds=self.seconds or None)
 
     @property
-    def epochs_together(self) -> int:
-        """Epochs of the start (hardroute.training.loop.shared_start); none where there is one expert."""
-        return round(self.together * self.epochs) if find_method(self.method).network == "mixture" else 0
+    def shared_epochs(self) -> int:
+        """Epochs of the shared start (hardroute.training.loop.phases); none where there is one expert."""
+        return round(self.shared_start * self.epochs) if find_method(self.method).network == "mixture" else 0
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -125,20 +130,32 @@ class FitSettings(BaseModel):
             restore=self.width if find_method(self.method).restore else None,
         )
 
-    def check_team(self, size: int) -> None:
+    def check_processes(self, size: int) -> None:
         """Raises MethodError unless so many processes can share a batch's shards evenly."""
         if self.shards % size or self.batch % self.shards or self.batch // self.shards < 2:
             raise MethodError(
-                f"--shards {self.shards}: must be a multiple of the {size} processes and divide --batch {self.batch} "
+                f"shards {self.shards}: must be a multiple of the {size} processes and divide a batch of {self.batch} "
                 "into parts of 2 clips or more"
             )
 
+    def first_difference(self, other: "FitSettings") -> str | None:
+        """The first setting that the two do not share, as "name mine, not theirs"; None if they are equal."""
+        for name in type(self).model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return f"{name.replace('_', '-')} {mine}, not {theirs}"
+        return None
 
-def settings_from(values: dict[str, Any]) -> FitSettings:
-    """FitSettings from plain values. Raises MethodError naming the first setting that is out of range."""
+
+def settings_from(values: dict[str, Any], prefix: str = "") -> FitSettings:
+    """FitSettings from plain values. Raises MethodError naming the first setting that is out of range.
+
+    Args:
+        prefix: what stands before the name of a setting where they are typed, such as "--".
+    """
     try:
         return FitSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise MethodError(f"--{name} {first['input']}: {first['msg']}") from None
+        raise MethodError(f"{prefix}{name} {first['input']}: {first['msg']}") from None

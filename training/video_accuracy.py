@@ -1,7 +1,7 @@
 """How often a bundle is right about whole videos: by the mean over several clips of each, and by the first alone."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,14 +13,25 @@ from hardroute.runtime.errors import ClipError, DataError
 from hardroute.runtime.inference import Engine
 
 
+class VideoAccuracy(TypedDict):
+    """Of whole videos.
+
+    Attributes:
+        clips: of each video. videos: right by the mean over them.
+        first: right by the first clip of each, which is the one that an audit attacks and certifies.
+        load: share of all clips that each expert answered.
+    """
+
+    clips: int
+    videos: Proportion
+    first: Proportion
+    load: list[float]
+
+
 def evaluate_videos(
     engine: Engine, clip_set: ClipSet, clips: int, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+) -> VideoAccuracy:
     """Accuracies of unattacked videos, decoded and held one at a time.
-
-    Returns:
-        `videos`: by the mean over `clips` clips. `first`: by the first clip of each, which is the one that an audit
-        attacks and certifies. `load`: share of all clips that each expert answered.
 
     Raises:
         DataError: the set has other classes than the bundle, or a video cannot be decoded.

@@ -8,6 +8,7 @@ from hardroute.audit.attacks.reference import Head, Reference
 from hardroute.audit.attacks.registry import ATTACKS, SUITES, find_attack
 from hardroute.audit.attacks.settings import Settings
 from hardroute.audit.attacks.steps import constant, temporal
+from hardroute.audit.attacks.validation import answers, validate_clips, validate_labels, validate_model
 
 __all__ = [
     "ATTACKS",
@@ -22,6 +23,7 @@ __all__ = [
     "Reference",
     "Settings",
     "Target",
+    "answers",
     "ce",
     "clean_route",
     "constant",
@@ -31,4 +33,7 @@ __all__ = [
     "lip",
     "nearest_inside",
     "temporal",
+    "validate_clips",
+    "validate_labels",
+    "validate_model",
 ]

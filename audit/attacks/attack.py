@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hardroute.audit.attacks.batch_invariance import batch_invariant
 from hardroute.audit.attacks.loop import Climb, Worst, ascend, frozen
 from hardroute.audit.attacks.noise import per_clip
 from hardroute.audit.attacks.objectives import Objective
 from hardroute.audit.attacks.reference import Reference
 from hardroute.audit.attacks.settings import Settings
-from hardroute.audit.attacks.steady import steady
 from hardroute.audit.attacks.steps import Rule, constant
+from hardroute.audit.attacks.validation import answers, validate_clips, validate_model
+from hardroute.audit.defaults import EPS, STEPS
 from hardroute.models import VideoMoE
 from hardroute.runtime.errors import MethodError
 
@@ -57,11 +59,12 @@ class Attack:
         model: VideoMoE,
         x: Tensor,
         y: Tensor,
-        eps: float = 8 / 255,
-        steps: int = 10,
+        eps: float = EPS,
+        steps: int = STEPS,
         seed: int = 0,
         noise: Tensor | None = None,
         aim: Tensor | None = None,
+        alpha: float | None = None,
         **settings: Any,
     ) -> Tensor:
         """Adversarial clips x_adv (N, C, T, H, W), within eps of x in every pixel and within [0, 1].
@@ -73,21 +76,30 @@ class Attack:
             seed: fixes the random start of each clip, whatever batch the clip comes in.
             noise: random start to use instead, in [-1, 1] of the shape of x (training draws its own).
             aim: (N,) expert that an expert-wise objective looks at, instead of the clean route.
+            alpha: step size in raw pixels, such as 2/255; for a share of eps give the setting rel_stepsize.
             settings: constants of `Settings` to override, such as lam=0.
 
         Raises:
-            MethodError: x or y has another shape, or an argument is out of range.
+            MethodError: clips outside [0, 1] or not float32, labels that are no class, another shape, an argument out
+                of range, or a model made in inference mode.
         """
-        _check(x, y, eps, steps)
+        validate_clips(x, y, eps)
+        validate_model(model)
+        if steps < 1:
+            raise MethodError(f"an attack needs at least one step; got {steps}")
         chosen = replace(self.settings, **settings)
+        if alpha is not None:
+            chosen = replace(chosen, rel_stepsize=_share(alpha, eps))
         if self.single_step:
-            steps, chosen = 1, replace(chosen, alpha=1.0)
-        x = x.detach()
-        with frozen(model), steady(model):
+            steps, chosen = 1, replace(chosen, rel_stepsize=1.0)
+        # A caller in inference mode, where nothing has a gradient, gets the same as any other.
+        with torch.inference_mode(False), frozen(model), batch_invariant(model):
+            x, y = _outside(x.detach()), _outside(y.long())
+            noise, aim = (each if each is None else _outside(each) for each in (noise, aim))
             x_adv = self._search(model, x, y, eps, steps, seed, noise, aim, chosen)
             for row in self.then:
                 with torch.no_grad():
-                    left = (model(x_adv).argmax(1) == y).nonzero().flatten()
+                    left = (answers(model.outputs(x_adv)) == y).nonzero().flatten()
                 if len(left):
                     x_adv[left] = row(model, x[left], y[left], eps, steps, seed)
         return x_adv.detach()
@@ -163,12 +175,16 @@ class Attack:
         return replace(self, **cells)
 
 
-def _check(x: Tensor, y: Tensor, eps: float, steps: int) -> None:
-    if x.dim() != 5:
-        raise MethodError(f"clips must have shape (N, C, T, H, W), not {tuple(x.shape)}")
-    if y.shape != x.shape[:1]:
-        raise MethodError(f"labels must have shape ({len(x)},), one per clip, not {tuple(y.shape)}")
-    if not 0 <= eps <= 1:
-        raise MethodError(f"eps is in raw pixels of [0, 1], such as 8/255; got {eps}")
-    if steps < 1:
-        raise MethodError(f"an attack needs at least one step; got {steps}")
+def _share(alpha: float, eps: float) -> float:
+    """A step in raw pixels as a share of eps."""
+    if not 0 < alpha <= max(2 * eps, alpha * (eps == 0)):
+        raise MethodError(
+            f"alpha is a step in raw pixels, above 0 and at most 2 eps = {2 * eps:.4g}, across the box; got {alpha}; "
+            "a share of eps is called rel_stepsize"
+        )
+    return alpha / eps if eps else 1.0
+
+
+def _outside(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that can be part of a graph where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor

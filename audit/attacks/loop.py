@@ -1,5 +1,6 @@
 """The one ascent loop under every gradient attack, and the projection it keeps to."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from hardroute.audit.attacks.objectives import Objective
 from hardroute.audit.attacks.reference import Reference
 from hardroute.audit.attacks.settings import Settings
 from hardroute.audit.attacks.steps import Rule
+from hardroute.audit.attacks.validation import answers
+
+_TURN = threading.RLock()
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -22,8 +26,14 @@ def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no weight gradients inside; every module's mode and every weight's flag as before outside.
 
-    Filling the weights' gradients would more than double an attack's time.
+    Filling the weights' gradients would more than double an attack's time. Threads take turns: what one of them found
+    and puts back afterwards must not be what another has just set, on models that may share parts.
     """
+    with _TURN:
+        yield from _frozen(model)
+
+
+def _frozen(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     flags = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
@@ -105,7 +115,8 @@ class Climb:
         fooled = torch.empty(0)
         if judge:  # an objective of the router alone has not run an expert yet
             with torch.no_grad():
-                fooled = outputs.deployed.argmax(1) != self.reference.y
+                self.reference.of_classes(outputs.deployed)
+                fooled = answers(outputs) != self.reference.y
         return View(value.detach(), found, fooled)
 
 

@@ -20,7 +20,7 @@ Target = Callable[[Reference], Tensor]
 
 
 def MOE(outputs: Outputs, reference: Reference) -> Tensor:
-    return outputs.logits
+    return reference.of_classes(outputs.logits)
 
 
 def ROUTER(outputs: Outputs, reference: Reference) -> Tensor:
@@ -28,7 +28,7 @@ def ROUTER(outputs: Outputs, reference: Reference) -> Tensor:
 
 
 def EXPERT(outputs: Outputs, reference: Reference) -> Tensor:
-    return outputs.expert(reference.target)
+    return reference.of_classes(outputs.expert(reference.target))
 
 
 def label(reference: Reference) -> Tensor:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hardroute.audit.attacks.validation import validate_labels
 from hardroute.models import Outputs, VideoMoE
 
 # One part's logits out of all outputs: (outputs, reference) -> (N, M) or (N, K).
@@ -37,6 +38,7 @@ class Reference:
 
     def __post_init__(self) -> None:
         self._clean: dict[Head, Tensor] = {}
+        self._classes = 0  # that the labels have been compared with
 
     def part(self, index: Tensor) -> "Reference":
         """The same for some of the clips; of all: itself, not a copy."""
@@ -44,6 +46,13 @@ class Reference:
             return self
         aim, assigned = (None if t is None else t[index] for t in (self.aim, self.assigned))
         return replace(self, x=self.x[index], y=self.y[index], aim=aim, assigned=assigned)
+
+    def of_classes(self, logits: Tensor) -> Tensor:
+        """The class logits (N, K) themselves. Raises MethodError, before any is looked up, for a label beyond them."""
+        if self._classes != logits.shape[1]:
+            validate_labels(self.y, logits.shape[1])
+            self._classes = logits.shape[1]
+        return logits
 
     @cached_property
     def outputs(self) -> Outputs:

@@ -52,7 +52,7 @@ ATTACKS: dict[str, Attack] = {
     "tla-e": Attack(L_EXPERT, temporal),
     "j-tla": Attack(L_MOE + GAMMA2 * L_ROUTER, temporal),
     "j-tlga": Attack(L_MOE + GAMMA2 * L_ROUTER_GUIDED, temporal),
-    "tt": Attack(ce(MOE), search=translate, random_start=False, budget=10, settings=Settings(alpha=0.1)),
+    "tt": Attack(ce(MOE), search=translate, random_start=False, budget=10, settings=Settings(rel_stepsize=0.1)),
     # Not in the paper: what hard routing hides from the rows above.
     "pgd-hard": Attack(ce(MOE), path="hard"),
     "pgd-margin": Attack(margin(MOE), path="hard"),
@@ -67,7 +67,9 @@ ATTACKS: dict[str, Attack] = {
 # Baselines without gradients.
 ATTACKS |= {
     "noise": Attack(margin(MOE), search=noise, path="hard", random_start=False),
-    "nes": Attack(margin(MOE), search=nes, path="hard", budget=2000, random_start=False, settings=Settings(alpha=0.1)),
+    "nes": Attack(
+        margin(MOE), search=nes, path="hard", budget=2000, random_start=False, settings=Settings(rel_stepsize=0.1)
+    ),
 }
 # AutoAttack in its standard setting: one restart each, 9 targets, on the logits as deployed.
 ATTACKS |= {

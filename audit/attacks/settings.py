@@ -13,7 +13,9 @@ class Settings:
         gamma1: weight of the pull towards the weakest expert (eq. 9).
         gamma2: weight of the router's objective in a joint attack (eq. 10).
         beta: memory of the temporal momentum (eq. 5).
-        alpha: step size as a share of eps (eq. 6); None takes 2.5 / steps, so that the steps can cross the box.
+        rel_stepsize: step size as a share of eps, the alpha of eq. 6; None takes 2.5 / steps, so that the steps can
+            cross the box. (`Attack` takes a step in raw pixels as well, as `alpha`, which is what other libraries
+            call so.)
         softness: width of the soft minimum over several conditions, in units of the clean logits' spread.
         floor: smallest mean squared perturbation that the Lipschitz term divides by (eq. 3 is 0/0 at the clean clip).
     """
@@ -22,10 +24,10 @@ class Settings:
     gamma1: float = 1.0
     gamma2: float = 1.0
     beta: float = 0.9
-    alpha: float | None = None
+    rel_stepsize: float | None = None
     softness: float = 0.1
     floor: float = 1e-8
 
     def step(self, steps: int) -> float:
         """Step size as a share of eps."""
-        return 2.5 / steps if self.alpha is None else self.alpha
+        return 2.5 / steps if self.rel_stepsize is None else self.rel_stepsize

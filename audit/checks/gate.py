@@ -1,83 +1,83 @@
-"""The decision: every check of a policy, with a sentence that a person understands."""
+"""The gate: every check measured on one model, and the verdict that follows from a policy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
-from hardroute.audit.checks.flags import Check, black_box, flags, transferred
-from hardroute.audit.checks.sanity import Sanity
-from hardroute.audit.evaluation.evaluator import Evaluation
-from hardroute.audit.evaluation.replay import Agreement, worst_case
-from hardroute.audit.evaluation.statistics import Proportion, load_entropy, load_of
-from hardroute.audit.evaluation.transferred import Foreign
+from hardroute.audit.attacks.model_state import untouched
+from hardroute.audit.checks.check import Check, Outcome, Verdict
+from hardroute.audit.checks.context import Context
+from hardroute.audit.checks.registry import CHECKS
+from hardroute.audit.evaluation.cost import counted
 from hardroute.audit.policy import Policy
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Passed if every check did."""
+class Measurement:
+    """A row of CHECKS and what it measured."""
 
-    checks: tuple[Check, ...]
+    check: Check[Any]
+    measured: Any
 
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-
-def decide(
-    evaluation: Evaluation, agreement: Agreement, sanity: Sanity, policy: Policy, foreign: Foreign | None = None
-) -> Verdict:
-    """Holds what was found against the policy; accuracies count with the lower end of their interval."""
-    bounds, gate = policy.thresholds, policy.attacks.gate_eps
-    clean = Proportion.of(evaluation.clean & agreement.clean_right)
-    robust = Proportion.of(worst_case(evaluation, agreement, gate / 255))
-    load = load_of(evaluation.clean_route, evaluation.experts)
-    entropy, agreeing = load_entropy(load), agreement.lowest()
-    return Verdict(
-        (
-            _accuracy("clean accuracy", "Unattacked", clean, bounds.clean_accuracy),
-            _accuracy(
-                "robust accuracy",
-                f"Under all {len(set(evaluation.makers))} attacks at eps {gate}/255",
-                robust,
-                bounds.robust_accuracy,
-            ),
-            Check(
-                "router load",
-                entropy,
-                "at least",
-                bounds.min_load_entropy,
-                f"The {evaluation.experts} experts get {_shares(load)} of the unattacked clips: "
-                f"an entropy of {entropy:.2f} of the greatest possible.",
-            ),
-            Check(
-                "deployed = audited",
-                agreeing.share,
-                "at least",
-                bounds.min_agreement,
-                "Deployed runtime and audited twin give the same class and expert on "
-                f"{agreeing.successes} of {agreeing.n} clips, in the worst of the sets replayed.",
-            ),
-            *black_box(evaluation, gate / 255),
-            *(transferred(foreign, sanity.chance) if foreign else ()),
-            *flags(sanity, bounds.max_dead_gradients, bounds.min_second_choice),
-        )
-    )
+    def judged(self, policy: Policy) -> Outcome:
+        """What the policy makes of it."""
+        judgement = self.check.judge(self.measured, policy)
+        sentence = self.check.describe(self.measured, judgement)
+        return Outcome(self.check.name, judgement, sentence, self.check.headline)
 
 
-def _accuracy(name: str, under: str, found: Proportion, bound: float) -> Check:
-    sentence = (
-        f"{under}, {found.successes} of {found.n} clips are classified right: {found}. "
-        f"The lower end, {_percent(found.low)}, is held against {_percent(bound)}."
-    )
-    return Check(name, found.low, "at least", bound, sentence)
+@dataclass(frozen=True)
+class Measurements:
+    """What the checks that apply measured, by name and in the order of CHECKS.
+
+    Attributes:
+        passes: clips that went through the model for all of them: hardroute.audit.evaluation.cost.KINDS.
+    """
+
+    each: Mapping[str, Measurement]
+    passes: np.ndarray
+
+    def record(self) -> dict[str, JsonValue]:
+        """The figures behind the checks, as `sanity` of report.json keeps them."""
+        figures: dict[str, JsonValue] = {}
+        for name, found in self.each.items():
+            own = found.check.record(found.measured)
+            if taken := own.keys() & figures.keys():
+                raise ValueError(f"check {name}: another check records {', '.join(sorted(taken))} already")
+            figures |= own
+        return figures
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def measure(context: Context, progress: Callable[[int, int, str], None] | None = None) -> Measurements:
+    """Runs every check that applies, and leaves the model as it was.
+
+    `progress`: called with (done, total, what), in steps of attacks on clips.
+    """
+    rows = [row for each in CHECKS.values() for row in ((each,) if isinstance(each, Check) else tuple(each(context)))]
+    done, total = 0, len(context.sample) * sum(row.effort(context.steps) for row in rows)
+
+    def tick(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, total, "looking for masked gradients")
+
+    watched = replace(context, tick=tick)
+    found: dict[str, Measurement] = {}
+    with untouched(context.model), counted(context.model) as passes:
+        tick(0)
+        for row in rows:
+            measured = row.measure(watched)
+            if measured is not None:
+                found[row.name] = Measurement(row, measured)
+        return Measurements(found, passes.total)
 
 
-def _shares(load: np.ndarray) -> str:
-    return ", ".join(f"{100 * share:.0f} %" for share in load)
+def decide(found: Measurements, policy: Policy) -> Verdict:
+    """Holds what was measured against the policy."""
+    return Verdict(tuple(each.judged(policy) for each in found.each.values()))

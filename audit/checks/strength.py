@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
-import numpy as np
+from pydantic import JsonValue
 from torch import Tensor
 
 from hardroute.audit.attacks import find_attack
-from hardroute.audit.attacks.budget import verify
-from hardroute.audit.evaluation.attack_batch import AttackFunction, judge
+from hardroute.audit.checks.check import Check, Judgement, at_least, at_most
+from hardroute.audit.checks.context import Context
 from hardroute.audit.evaluation.statistics import Proportion, one_sided
-from hardroute.models import VideoMoE
+from hardroute.audit.policy import Policy
 
 # Scale-free, through the dispatch as deployed: neither saturation nor a gate's scaling excuses its failure.
 PROBE = "pgd-margin"
-# Need no gradient. In a suite, each counts against the attacks that do.
-BLACK_BOX = ("noise", "nes", "square")
+MIN_P = 0.01  # of all sign tests together: below it, a weaker attack is the stronger
 
 
 @dataclass(frozen=True)
@@ -41,62 +40,77 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Strength:
-    """`comparisons` of attacks on n `clips`; `noise_only`: those that noise fells and the whole suite does not."""
+    """`comparisons` of attacks on n `clips`."""
 
     comparisons: tuple[Comparison, ...]
-    noise_only: Proportion
     clips: int
 
 
-def compare(
-    model: VideoMoE,
-    x: Tensor,
-    y: Tensor,
-    robust: np.ndarray,
-    eps: float,
-    steps: int,
-    seed: int = 0,
-    probe: Callable[..., Tensor] | None = None,
-    batch_size: int = 32,
-    tick: Callable[[int], None] = lambda steps: None,
-) -> Strength:
-    """Attacks clips x (N, 3, T, H, W) with labels y (N,) with one attack at several strengths, and with noise.
-
-    Args:
-        robust: (N,) bool: right under every attack of the suite at `eps`.
-        probe: the attack, by default PROBE. The model must be frozen and in eval mode.
-        tick: called with the steps times clips just done, of `work(steps)` for each clip in all.
-    """
-    row = find_attack(PROBE)
-    attack = probe or row
-    once = probe or row.but(single_step=True)
-
-    def felled(function: AttackFunction, radius: float, iterations: int) -> np.ndarray:
-        found = []
-        for clips, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            x_adv = function(model, clips.clone(), labels.clone(), eps=radius, steps=iterations, seed=seed)
-            verify("strength", clips, x_adv, radius)
-            found.append(judge(model, x_adv.detach(), labels).label != labels.cpu().numpy())
-            tick(iterations * len(clips))
-        return np.concatenate(found)
-
-    strong = felled(attack, eps, steps)
+def measure(context: Context, probe: Callable[..., Tensor] | None = None) -> Strength:
+    """One attack at several strengths; `probe`: the attack, by default PROBE."""
+    row, eps, steps = find_attack(PROBE), context.eps, context.steps
+    attack, once = probe or row, probe or row.but(single_step=True)
+    strong = context.felled(PROBE, attack, eps, steps)
     pairs = (
-        (f"half of eps {eps * 255:g}/255", "the whole of it", felled(attack, eps / 2, steps), strong),
-        ("one step", f"{steps} steps", felled(once, eps, 1), strong),
-        (f"{steps} steps", f"{2 * steps} steps", strong, felled(attack, eps, 2 * steps)),
+        (f"half of eps {eps * 255:g}/255", "the whole of it", context.felled(PROBE, attack, eps / 2, steps), strong),
+        ("one step", f"{steps} steps", context.felled(PROBE, once, eps, 1), strong),
+        (f"{steps} steps", f"{2 * steps} steps", strong, context.felled(PROBE, attack, eps, 2 * steps)),
     )
-    noisy = felled(find_attack("noise"), eps, steps)
     return Strength(
         tuple(
             Comparison(weaker, stronger, int((first & ~second).sum()), int((second & ~first).sum()))
             for weaker, stronger, first, second in pairs
         ),
-        Proportion.of(noisy & robust),
-        len(x),
+        len(context.sample),
     )
 
 
-def work(steps: int) -> int:
-    """Steps that `compare` takes for each clip."""
-    return steps + steps + 1 + 2 * steps + steps
+def effort(steps: int) -> int:
+    """The whole radius, half of it, one step, and twice the steps."""
+    return steps + steps + 1 + 2 * steps
+
+
+def judge(found: Strength, policy: Policy) -> Judgement:
+    return at_least(_worst(found).p, MIN_P / len(found.comparisons))
+
+
+def describe(found: Strength, judged: Judgement) -> str:
+    worst = _worst(found)
+    return (
+        f"Of {found.clips} clips right unattacked, {worst.weaker} fells {worst.weaker_only} that {worst.stronger} "
+        f"leaves standing, and {worst.stronger_only} the other way round (p of a sign test; the worst of "
+        f"{len(found.comparisons)} comparisons)."
+    )
+
+
+def record(found: Strength) -> Mapping[str, JsonValue]:
+    return {"clips": found.clips, "comparisons": [{**asdict(each), "p": each.p} for each in found.comparisons]}
+
+
+def _worst(found: Strength) -> Comparison:
+    return min(found.comparisons, key=lambda each: each.p)
+
+
+def noise_only(context: Context) -> Proportion:
+    """Clips that random noise fells and the whole suite does not."""
+    fell = context.felled("noise", find_attack("noise"), context.eps, context.steps)
+    return Proportion.of(fell & context.evaluation.robust[context.eps][context.sample])
+
+
+def _judge_noise(found: Proportion, policy: Policy) -> Judgement:
+    return at_most(found.successes, 0)
+
+
+def _say_noise(found: Proportion, judged: Judgement) -> str:
+    return f"Random noise fells {found.successes} of {found.n} clips that every attack of the suite leaves standing."
+
+
+STRONGER = Check("stronger is stronger", measure, judge, describe, record, effort)
+NOISE = Check(
+    "noise is weaker",
+    noise_only,
+    _judge_noise,
+    _say_noise,
+    record=lambda found: {"noise_only": found.as_dict()},
+    effort=lambda steps: steps,
+)

@@ -1,18 +1,18 @@
-"""What holds and what falls, per clip: attacks run, books kept, clips replayed in the runtime."""
+"""What holds and what falls, per clip: attacks run, a ledger kept, clips replayed in the runtime."""
 
 from hardroute.audit.evaluation.cost import KINDS, counted
-from hardroute.audit.evaluation.evaluator import Evaluation, evaluate
-from hardroute.audit.evaluation.router_scale import factor_for, spread
+from hardroute.audit.evaluation.evaluation import Evaluation
+from hardroute.audit.evaluation.evaluator import evaluate
 from hardroute.audit.evaluation.statistics import Proportion, load_entropy, load_of
+from hardroute.audit.evaluation.subject import Subject
 
 __all__ = [
     "KINDS",
     "Evaluation",
     "Proportion",
+    "Subject",
     "counted",
     "evaluate",
-    "factor_for",
     "load_entropy",
     "load_of",
-    "spread",
 ]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hardroute.audit.attacks import find_attack
-from hardroute.audit.attacks.budget import verify
-from hardroute.audit.attacks.loop import frozen
 from hardroute.audit.attacks.model_state import device_of
 from hardroute.audit.attacks.objectives import shortfall
 from hardroute.audit.attacks.quantize import nearest_inside
-from hardroute.audit.bundles import AUDITED
-from hardroute.audit.evaluation.cost import Passes, counted
-from hardroute.audit.execution.journal import Unit
-from hardroute.audit.execution.precision import seen_by_attacks
+from hardroute.audit.attacks.validation import answers, validate_labels
+from hardroute.audit.evaluation.attack_run import AttackRun
+from hardroute.audit.evaluation.cost import Passes
 from hardroute.models import VideoMoE
 from hardroute.runtime.clips import to_network
-
-AttackFunction = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,57 +35,69 @@ class Answer:
     logits: np.ndarray
 
 
+@dataclass(frozen=True)
+class BatchResult:
+    """What one attack did to n clips at one eps. M experts, K classes.
+
+    Attributes:
+        label, route: (n,) class (-1: no answer) and expert on the perturbed clip.
+        router, logits: (n, M) and (n, K) float32 answers of router and model there.
+        distance: (n,) float64 ||x - x_adv||_2.
+        rounded_label, rounded_route, rounded_margin: (n,) class, expert and class margin after rounding to 8 bits.
+        better: (n,) bool: the rounded margin is the clip's smallest yet.
+        frames: (b, T, H, W, 3) uint8: of the b clips that are better, the rounded clip.
+        passes: (4,) int64 clips that went through: router forward, router backward, experts forward, backward.
+    """
+
+    label: np.ndarray
+    route: np.ndarray
+    router: np.ndarray
+    logits: np.ndarray
+    distance: np.ndarray
+    rounded_label: np.ndarray
+    rounded_route: np.ndarray
+    rounded_margin: np.ndarray
+    better: np.ndarray
+    frames: np.ndarray
+    passes: np.ndarray
+
+
 def judge(model: VideoMoE, x: Tensor, y: Tensor) -> Answer:
     """What the model, as deployed, says of clips x with true classes y."""
     with torch.no_grad():
         outputs = model.outputs(x)
         logits, route = outputs.deployed, outputs.route
-        margin = -shortfall(logits, y)
-        answered = logits.isfinite().all(1)
+        validate_labels(y, logits.shape[1])
+        label = answers(outputs)
         found = (
-            logits.argmax(1).where(answered, -1),
+            label,
             route,
-            margin.where(answered, -torch.inf),
+            (-shortfall(logits, y)).where(label >= 0, -torch.inf),
             outputs.router,
             logits,
         )
         return Answer(*(each.cpu().numpy() for each in found))
 
 
-def attack_chunk(
-    model: VideoMoE,
-    attack: AttackFunction,
-    name: str,
-    radius: float,
-    x: Tensor,
-    y: Tensor,
-    smallest: np.ndarray,
-    steps: int,
-    seed: int,
-    passes: Passes,
-    precision: str = "fp32",
-) -> Unit:
+def attack_batch(
+    model: VideoMoE, run: AttackRun, x: Tensor, y: Tensor, smallest: np.ndarray, passes: Passes
+) -> BatchResult:
     """Attacks clips x (n, 3, T, H, W) with labels y (n,). The model must be frozen and in eval mode.
 
     Args:
+        run: the attack; the verdict is the model's own, in whatever precision the attack sees it.
         smallest: (n,) smallest class margin of the clips in 8 bits so far at this eps.
         passes: counts on the model while this runs.
-        precision: what the attack sees the model in (audit.execution.precision); the verdict is the model's own.
 
     Raises BudgetError if the attack left its budget.
     """
     before = passes.total.copy()
     x, y = x.to(device_of(model)), y.to(device_of(model))
-    x_adv = x
-    if radius:  # eps = 0 is the clean clip by definition, whatever an attack would make of it
-        seen = seen_by_attacks(model, precision)
-        x_adv = attack(seen, x.clone(), y.clone(), eps=radius, steps=steps, seed=seed)
-    verify(name, x, x_adv, radius)
-    x_adv = x_adv.detach()
-    answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, radius)
+    x_adv = run.perturbed(model, x, y)
+    answer, frames = judge(model, x_adv, y), nearest_inside(x, x_adv, run.eps)
     rounded = judge(model, torch.from_numpy(to_network(frames)).to(x.device), y)
     better = rounded.margin < smallest
-    return Unit(
+    return BatchResult(
         label=answer.label,
         route=answer.route,
         router=answer.router,
@@ -105,22 +110,3 @@ def attack_chunk(
         frames=frames[better],
         passes=passes.total - before,
     )
-
-
-def attack_by_name(
-    models: Mapping[str, VideoMoE],
-    name: str,
-    radius: float,
-    x: np.ndarray,
-    y: np.ndarray,
-    smallest: np.ndarray,
-    steps: int,
-    seed: int,
-    precision: str = "fp32",
-) -> Unit:
-    """`attack_chunk` with what can be sent to another process: an attack's name, and arrays in place of tensors."""
-    model, clips, labels = models[AUDITED], torch.from_numpy(x), torch.from_numpy(y)
-    with frozen(model), counted(model) as passes:
-        return attack_chunk(
-            model, find_attack(name), name, radius, clips, labels, smallest, steps, seed, passes, precision
-        )

@@ -3,109 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hardroute.audit.attacks import SUITES, Attack, find_attack
-from hardroute.audit.attacks.model_state import untouched
-from hardroute.audit.evaluation.attack_batch import AttackFunction
-from hardroute.audit.evaluation.cost import Cost, counted
-from hardroute.audit.evaluation.ledger import ByEps, Tally
-from hardroute.audit.evaluation.measures import Measures
-from hardroute.audit.evaluation.statistics import Proportion
-from hardroute.audit.execution.jobs import Pool, carry_out
-from hardroute.audit.execution.journal import Journal, Unit
+from hardroute.audit.attacks.model_state import device_of, untouched
+from hardroute.audit.attacks.validation import validate_clips
+from hardroute.audit.defaults import BATCH_SIZE, EPS, STEPS
+from hardroute.audit.evaluation.attack_batch import BatchResult
+from hardroute.audit.evaluation.attack_run import AttackFunction, Plan
+from hardroute.audit.evaluation.cost import counted
+from hardroute.audit.evaluation.evaluation import Evaluation
+from hardroute.audit.evaluation.ledger import Ledger
+from hardroute.audit.execution.jobs import carry_out
+from hardroute.audit.execution.journal import Journal
 from hardroute.models import VideoMoE
 from hardroute.runtime.errors import MethodError
 
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found. N clips, M experts; eps are L-inf radii in [0, 1], as given to `evaluate`.
-
-    Attributes:
-        labels: (N,) true class.
-        clean_label, clean_route: (N,) class and expert chosen for the unattacked clip.
-        clean: (N,) bool, classified right unattacked.
-        robust: robust[eps] (N,) bool: right unattacked and under every attack run on the clip, `transferred` ones too.
-        per_attack: per_attack[name][eps] (N,) bool: right unattacked and not shown to fall to this attack.
-            Says something about the attack only where `tested`.
-        tested: tested[name][eps] (N,) bool: the attack ran on the clip at this eps, or felled it at a smaller
-            one. Thorough: all clean-correct clips. Otherwise: those that no earlier attack had felled.
-        route: route[name][eps] (N,) expert chosen under this attack; the clean one where not tested.
-        measures: measures[name][eps]: how far this attack moved router and model, where tested.
-        costs: costs[name][eps]: passes that it took.
-        adversarial: adversarial[eps] (N, T, H, W, 3) uint8: per clip the perturbed clip with the smallest
-            class margin after rounding to 8 bits within the eps-box; the clean clip where none is smaller.
-        adversarial_label, adversarial_route: [eps] (N,) the model's class and expert on those 8-bit clips.
-        adversarial_by: adversarial_by[eps] (N,) which of `makers` made it, -1 for none.
-        transferred: names of the attacks on other models, where their clips count too (audit.evaluation.transferred).
-    """
-
-    attacks: tuple[str, ...]
-    eps: tuple[float, ...]
-    steps: int
-    seed: int
-    thorough: bool
-    experts: int
-    labels: np.ndarray
-    clean: np.ndarray
-    clean_label: np.ndarray
-    clean_route: np.ndarray
-    robust: ByEps
-    per_attack: dict[str, ByEps]
-    tested: dict[str, ByEps]
-    route: dict[str, ByEps]
-    measures: dict[str, dict[float, Measures]]
-    costs: dict[str, dict[float, Cost]]
-    adversarial: ByEps
-    adversarial_label: ByEps
-    adversarial_route: ByEps
-    adversarial_by: ByEps
-    transferred: tuple[str, ...] = ()
-
-    @property
-    def makers(self) -> tuple[str, ...]:
-        return self.attacks + self.transferred
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rescaled(self, factor: float) -> Evaluation:
-        """The same with the router's slopes times `factor`: of scores that were attacked at another size."""
-        measures = {
-            name: {eps: each.rescaled(factor) for eps, each in by_eps.items()} for name, by_eps in self.measures.items()
-        }
-        return replace(self, measures=measures)
-
-    def accuracy(self, name: str, eps: float) -> Proportion:
-        """Under one attack: of all clips if thorough, else of the clips that it was tested on."""
-        held = self.per_attack[name][eps]
-        return Proportion.of(held if self.thorough else held[self.tested[name][eps]])
-
-    def flips(self, name: str, eps: float) -> Proportion:
-        """Of the clips that the attack was tested on: those it sends to another expert."""
-        return Proportion.of((self.route[name][eps] != self.clean_route)[self.tested[name][eps]])
-
-
 def evaluate(
     model: VideoMoE,
     x: Tensor,
     y: Tensor,
-    eps: Sequence[float] = (8 / 255,),
+    eps: Sequence[float] = (EPS,),
     suite: str | Sequence[str] | Mapping[str, AttackFunction] = "full",
     seed: int = 0,
-    steps: int = 10,
-    batch_size: int = 32,
+    steps: int = STEPS,
+    batch_size: int = BATCH_SIZE,
     thorough: bool = True,
     progress: Progress | None = None,
     journal: Journal | None = None,
-    pool: Pool | None = None,
     precision: str = "fp32",
 ) -> Evaluation:
     """Attacks every clip that the model gets right, and reports per clip what holds.
@@ -122,22 +52,24 @@ def evaluate(
         thorough: True runs every attack at every eps on every clean-correct clip, as per-attack figures need.
             False spares clips that have already fallen the later attacks: same `robust`, less work.
         progress: called with (done, total, what); both count steps of attacks on clips, for the time left.
-        journal: keeps what is found as it is found; what it holds already is not attacked again.
-        pool: processes to attack in, each with this model; attacks are then those of ATTACKS.
+        journal: keeps what is found as it is found; what it holds already is not attacked again. Processes that call
+            this with the same arguments and a journal that they share do each batch once, and all return the same.
         precision: "bf16" shows attacks the model in bfloat16, which is faster where the device has it.
 
     The verdict on a perturbed clip is a fresh `model(x_adv)`; attacks are not trusted with it.
 
     Raises:
-        MethodError: unknown suite or attack. BudgetError: an attack left its budget. ValueError: x, y, eps or
-        batch_size that make no sense.
+        MethodError: unknown suite or attack; clips, labels, eps or batch_size that make no sense
+            (`audit.attacks.validation`). BudgetError: an attack left its budget.
     """
     attacks, radii = resolve(suite), _checked(x, y, eps, batch_size)
-    if pool and isinstance(suite, Mapping):
-        raise ValueError("other processes know attacks only by name: give names of ATTACKS, or no pool")
-    with untouched(model), counted(model) as passes:
-        tally = Tally(model, x, y, radii, batch_size, passes, precision)
-        each, done = int(tally.clean.sum()), 0
+    y = y.long()
+    plan = Plan(attacks, radii, steps, seed, precision, thorough, batch_size)
+    # Half precision is asked for by `precision`; a caller's autocast must not decide what a model answers.
+    as_it_is = torch.autocast(device_of(model).type, enabled=False)
+    with untouched(model), as_it_is, counted(model) as passes:
+        ledger = Ledger(model, x, y, plan, passes)
+        each, done = int(ledger.right.sum()), 0
         effort = {name: _effort(attack, steps, len(model.experts)) for name, attack in attacks.items()}
         total = sum(effort.values()) * len(radii) * each
 
@@ -145,41 +77,16 @@ def evaluate(
             if progress:
                 progress(done, total, f"{name} at {radius * 255:g}/255")
 
-        for name, attack in attacks.items():
-            for radius in radii:
-                left = tally.begin(name, radius, thorough)
-                done += effort[name] * (each - len(left))
-                jobs = [
-                    tally.job(attack, name, radius, left[start : start + batch_size], steps, seed)
-                    for start in range(0, len(left), batch_size)
-                ]
-                for job, unit in carry_out(jobs, Unit, journal, pool, lambda job: show(job.name, job.eps)):
-                    tally.enter(name, radius, job.some, unit)
-                    done += effort[name] * len(job.some)
+        for run in plan.runs():
+            left = ledger.begin(run)
+            done += effort[run.name] * (each - len(left))
+            jobs = ledger.jobs(run, left)
+            for job, result in carry_out(jobs, BatchResult, journal, lambda job: show(job.name, job.eps)):
+                ledger.enter(run, job.clips, result)
+                done += effort[run.name] * len(job.clips)
         if progress:
             progress(total, total, "attacks done")
-    return Evaluation(
-        attacks=tuple(attacks),
-        eps=radii,
-        steps=steps,
-        seed=seed,
-        thorough=thorough,
-        experts=len(model.experts),
-        labels=tally.labels,
-        clean=tally.clean,
-        clean_label=tally.clean_label,
-        clean_route=tally.clean_route,
-        robust={radius: tally.robust(radius) for radius in radii},
-        per_attack=tally.held,
-        tested=tally.tested,
-        route=tally.route,
-        measures=tally.measures,
-        costs=tally.costs,
-        adversarial=tally.frames,
-        adversarial_label=tally.worst_label,
-        adversarial_route=tally.worst_route,
-        adversarial_by=tally.worst_by,
-    )
+        return ledger.evaluation()
 
 
 def _effort(attack: AttackFunction, steps: int, experts: int) -> int:
@@ -202,15 +109,12 @@ def resolve(suite: str | Sequence[str] | Mapping[str, AttackFunction]) -> dict[s
 
 
 def _checked(x: Tensor, y: Tensor, eps: Sequence[float], batch_size: int) -> tuple[float, ...]:
-    if x.ndim != 5 or x.dtype != torch.float32 or not len(x):
-        raise ValueError(f"x must be float32 (N, 3, T, H, W) with N >= 1, not {x.dtype} {tuple(x.shape)}")
-    if y.shape != x.shape[:1] or y.is_floating_point():
-        raise ValueError(f"y must hold one class index per clip, not {y.dtype} {tuple(y.shape)}")
-    if not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError("x must lie in [0, 1]: normalisation belongs to the model")
+    validate_clips(x, y)
+    for radius in eps:
+        validate_clips(x[:1], eps=radius)
     radii = tuple(sorted(set(eps)))
-    if not radii or not 0 <= radii[0] <= radii[-1] <= 1:
-        raise ValueError(f"eps must be L-inf radii in [0, 1], as 8 / 255, not {tuple(eps)}")
+    if not radii:
+        raise MethodError("eps: give at least one L-inf radius in raw pixels of [0, 1], such as (8 / 255,)")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise MethodError(f"batch_size must be at least 1, not {batch_size}")
     return radii

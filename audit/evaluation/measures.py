@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -55,18 +55,14 @@ class Measures:
 
     def enter(
         self,
-        some: np.ndarray,
+        clips: np.ndarray,
         router: tuple[np.ndarray, np.ndarray],
         model: tuple[np.ndarray, np.ndarray],
         distance: np.ndarray,
     ) -> None:
-        """Enters clips `some` (indices): logits (before, after) of router and model, and ||x - x_adv||_2."""
-        self.router_iou[some], self.model_iou[some] = iou(*router), iou(*model)
-        self.router_slope[some], self.model_slope[some] = slope(*router, distance), slope(*model, distance)
-
-    def rescaled(self, factor: float) -> Measures:
-        """A copy with the router's slopes times `factor`."""
-        return replace(self, router_slope=self.router_slope * factor)
+        """Enters clips (indices): logits (before, after) of router and model, and ||x - x_adv||_2."""
+        self.router_iou[clips], self.model_iou[clips] = iou(*router), iou(*model)
+        self.router_slope[clips], self.model_slope[clips] = slope(*router, distance), slope(*model, distance)
 
     def of(self, some: np.ndarray) -> Measures:
         """A copy with the clips where `some` (N,) bool is true; the others as never measured."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardroute.audit.evaluation.evaluator import Evaluation
-from hardroute.audit.evaluation.ledger import ByEps
+from hardroute.audit.defaults import BATCH_SIZE
+from hardroute.audit.evaluation.evaluation import ByEps, Evaluation
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.inference import Engine, Prediction
@@ -41,7 +41,7 @@ def replay(
     engine: Engine,
     frames: np.ndarray,
     evaluation: Evaluation,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Agreement:
     """Runs the audited clips (N, T, H, W, 3) uint8 and the adversarial ones through the deployed runtime.

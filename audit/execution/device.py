@@ -12,9 +12,7 @@ from hardroute.runtime.errors import BackendError
 def require_cuda(name: str) -> None:
     """Raises BackendError, naming the device that was asked for, if this torch sees no GPU."""
     if not torch.cuda.is_available():
-        raise BackendError(
-            f"--device {name}: this torch sees no CUDA device; use --device cpu or a CUDA build of torch"
-        )
+        raise BackendError(f"device {name}: this torch sees no CUDA device; use cpu, or a CUDA build of torch")
 
 
 def open_device(name: str) -> torch.device:
@@ -28,18 +26,18 @@ def open_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise BackendError(f"--device {name}: no such device; use cpu, cuda or cuda:N") from None
+        raise BackendError(f"device {name}: no such device; use cpu, cuda or cuda:N") from None
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise BackendError(f"--device {name}: use cpu, cuda or cuda:N")
+        raise BackendError(f"device {name}: use cpu, cuda or cuda:N")
     require_cuda(name)
     index, count = (
         int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index,
         torch.cuda.device_count(),
     )
     if index >= count:
-        raise BackendError(f"--device {name}: there is no cuda:{index}, only cuda:0 to cuda:{count - 1}")
+        raise BackendError(f"device {name}: there is no cuda:{index}, only cuda:0 to cuda:{count - 1}")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device("cuda", index)

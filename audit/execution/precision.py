@@ -34,9 +34,9 @@ def seen_by_attacks(model: VideoMoE, precision: str) -> VideoMoE:
 def require_precision(precision: str, device: str) -> None:
     """Raises BackendError for an unknown precision, and for bf16 on a device that has none."""
     if precision not in PRECISIONS:
-        raise BackendError(f"--attack-precision {precision}: choose one of {', '.join(PRECISIONS)}")
+        raise BackendError(f"attack precision {precision}: choose one of {', '.join(PRECISIONS)}")
     if precision == "bf16" and not has_bf16(device):
-        raise BackendError(f"--attack-precision bf16: {device} has no bfloat16, and would be slower; take fp32")
+        raise BackendError(f"attack precision bf16: {device} has no bfloat16, and would be slower; take fp32")
 
 
 def has_bf16(device: str) -> bool:

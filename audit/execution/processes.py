@@ -1,65 +1,65 @@
-"""Several processes that attack chunks of one audit side by side, with the same result as one."""
+"""Several processes on this machine that attack together, with the same result as one."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
 
 import torch
 
-from hardroute.models import VideoMoE
+from hardroute.audit.execution.journal import Member, ToldElsewhere
 
-Result = TypeVar("Result")
-Models = Mapping[str, VideoMoE]
-
-# In a worker: its own copy of the models, built once.
-_models: Models | None = None
-
-
-class Workers:
-    """A `Pool` of processes on this machine."""
-
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
-
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """See `hardroute.audit.execution.jobs.Pool`."""
-        return self._pool.submit(_run, function, *arguments)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
-def workers(count: int, build: Callable[[], Models]) -> Iterator[Workers | None]:
-    """A pool of `count` processes in which `build` (a function that can be sent) gives the models; None for one.
+def workers(count: int, work: Callable[[Member], object]) -> Iterator[Member]:
+    """Within: `count` - 1 other processes are at `work`, and share a journal with this one.
 
     The processor's threads are shared out among them. They end with the block, and with a parent that is killed.
+
+    Args:
+        work: can be sent to another process, where it is called with what it is to share the journal as.
     """
-    if count == 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(
-        count,
-        # Not fork: torch's threads do not survive it.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(build, max(1, torch.get_num_threads() // count)),
-    )
+    threads = torch.get_num_threads()
+    share = max(1, threads // count)
+    # Not fork: torch's threads do not survive it.
+    context = multiprocessing.get_context("spawn")
+    run = uuid.uuid4().hex
+    others = [
+        context.Process(target=_begin, args=(work, Member(f"worker {n}", run, reports=False), share), daemon=True)
+        for n in range(1, count)
+    ]
+    for each in others:
+        each.start()
+    torch.set_num_threads(share)
     try:
-        yield Workers(pool)
+        yield Member("the process that started the others", run, reports=True)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
+        for n, each in enumerate(others, 1):
+            if each.exitcode:
+                _log.warning("worker %d ended before the attacks did, with exit code %d", n, each.exitcode)
+            # Whatever it is at, nobody waits for it any more.
+            each.terminate()
+        for each in others:
+            each.join()
 
 
-def _begin(build: Callable[[], Models], threads: int) -> None:
-    global _models
+def _begin(work: Callable[[Member], object], member: Member, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _models = build()
+    try:
+        work(member)
+    except ToldElsewhere:
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -67,9 +67,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _run(function: Callable[..., Result], *arguments: Any) -> Result:
-    if _models is None:
-        raise RuntimeError("a worker was asked before it had its models")
-    return function(_models, *arguments)

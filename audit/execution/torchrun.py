@@ -1,30 +1,28 @@
-"""The processes of a torchrun as a pool: rank 0 is the audit, and every rank, rank 0 too, attacks chunks for it.
+"""The processes of a torchrun attack together: they share a journal on disk, and rank 0 is the audit.
 
-What travels are arrays in main memory, so gloo carries it on any device; each process has a device of its own.
+Each runs the same evaluation on a device of its own. Over the network goes a number that names the run, and the word
+that all are done.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+import secrets
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Final
 
+import torch
 import torch.distributed as dist
 
-from hardroute.models import VideoMoE
+from hardroute.audit.execution.journal import Member, ToldElsewhere
+from hardroute.runtime.cli import EXIT_BAD_INPUT
 from hardroute.runtime.errors import HardrouteError
 
-Result = TypeVar("Result")
-Models = Mapping[str, VideoMoE]
-Build = Callable[[], Models]
 # torchrun ends all processes when one fails, so nobody needs to give up waiting.
-PATIENCE = timedelta(days=30)
-STOP = None
+PATIENCE: Final = timedelta(days=30)
 
 
 def world() -> tuple[int, int]:
@@ -32,122 +30,48 @@ def world() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-class Ranks:
-    """A `Pool`. A chunk goes to whichever rank is free, so the order of results decides nothing."""
+def join() -> None:
+    """Waits until every process is here; the second time, does nothing.
 
-    def __init__(self, build: Build, peers: Mapping[int, dist.ProcessGroup]) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = queue.SimpleQueue()
-        askers: list[Callable[[], Callable[..., Any]]] = [lambda: _local(build)]
-        askers += [lambda r=rank, g=group: _remote(build, r, g) for rank, group in peers.items()]  # type: ignore[misc]
-        # Daemons: where this audit fails, none of them may keep it from ending.
-        self._threads = [threading.Thread(target=self._ask, args=(each,), daemon=True) for each in askers]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """See `hardroute.audit.execution.jobs.Pool`."""
-        future: Future[Result] = Future()
-        self._jobs.put((future, (function, *arguments)))
-        return future
-
-    def close(self) -> None:
-        """Lets the ranks go when all that was submitted is done."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, connect: Callable[[], Callable[..., Any]]) -> None:
-        failed: Exception | None = None
-        try:
-            ask = connect()
-        except Exception as error:  # told to whoever waits for a result
-            failed = error
-        while (job := self._jobs.get()) is not None:
-            future, call = job
-            try:
-                if failed:
-                    raise failed
-                future.set_result(ask(*call))
-            except Exception as error:
-                future.set_exception(error)
-        if not failed:
-            ask(STOP)
+    Rank 0 comes when it has read all that it was given, so that what is wrong with it is said once; the others come
+    first of all. Raises HardrouteError in rank 0 if another process has ended; where rank 0 has, the others do too.
+    """
+    if not dist.is_initialized():
+        with _ending_with_the_others():
+            dist.init_process_group("gloo", timeout=PATIENCE)
 
 
 @contextmanager
-def ranks(build: Build) -> Iterator[Ranks]:
-    """In rank 0: the pool of all ranks, in each of which `build` (a function that can be sent) gives the models.
-
-    Within, a result of a rank that has ended raises HardrouteError.
-    """
-    pool = Ranks(build, _join())
-    yield pool
-    # Not in a `finally`: a failed audit does not wait for its ranks, which torchrun ends.
-    pool.close()
-    dist.destroy_process_group()
-
-
-def serve() -> None:
-    """In every other rank: does what rank 0 asks until it says stop, or ends."""
+def together() -> Iterator[Member]:
+    """Within: every rank is at the same work, and shares a journal with the others. Raises as `join` does."""
     rank, _ = world()
-    group = _join()[rank]
+    join()
+    run = torch.tensor(secrets.randbits(63))  # that of rank 0 is everybody's
+    with _ending_with_the_others():
+        dist.broadcast(run, src=0)
     try:
-        models = None
-        while (call := _receive(0, group)) is not STOP:
-            try:
-                function, *arguments = call
-                if models is None:
-                    models, answer = function(), None
-                else:
-                    answer = function(models, *arguments)
-            except Exception as error:  # rank 0 says what went wrong
-                _send((False, error), 0, group)
-            else:
-                _send((True, answer), 0, group)
-    except RuntimeError:
-        return  # rank 0 is gone, and said why
+        yield Member(f"process {rank} of this torchrun", str(int(run)), reports=rank == 0)
+    except ToldElsewhere:
+        # Rank 0 will find the same; were this process to end before, torchrun would end rank 0 before it can say so.
+        _await_all()
+        raise
+    # Rank 0 goes on to report and clears the journal away, which the others may still be reading.
+    _await_all()
     dist.destroy_process_group()
 
 
-def _join() -> dict[int, dist.ProcessGroup]:
-    """A group of rank 0 and each other rank: a thread of rank 0 for each can then wait on its own."""
-    rank, size = world()
-    dist.init_process_group("gloo", timeout=PATIENCE)
-    pairs = {other: dist.new_group([0, other], timeout=PATIENCE) for other in range(1, size)}
-    return pairs if rank == 0 else {rank: pairs[rank]}
+def _await_all() -> None:
+    with _ending_with_the_others():
+        dist.barrier()
 
 
-def _local(build: Build) -> Callable[..., Any]:
-    # A copy of its own: the audit freezes and counts on the one it was started with.
-    models = build()
-    return lambda function, *arguments: function(models, *arguments) if function else None
-
-
-def _remote(build: Build, rank: int, group: dist.ProcessGroup) -> Callable[..., Any]:
-    def ask(*call: Any) -> Any:
-        try:
-            if call[0] is STOP:
-                return _send(STOP, rank, group)
-            _send(call, rank, group)
-            well, answer = _receive(rank, group)
-        except RuntimeError:
-            raise HardrouteError(
-                f"process {rank} of this torchrun has ended; start it again in the same way: it goes on where it was"
-            ) from None
-        if not well:
-            raise answer
-        return answer
-
-    ask(build)
-    return ask
-
-
-def _send(what: Any, rank: int, group: dist.ProcessGroup) -> None:
-    dist.send_object_list([what], rank, group)
-
-
-def _receive(rank: int, group: dist.ProcessGroup) -> Any:
-    box: list[Any] = [None]
-    dist.recv_object_list(box, rank, group)
-    return box[0]
+@contextmanager
+def _ending_with_the_others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:
+        if world()[0]:
+            sys.exit(EXIT_BAD_INPUT)  # rank 0 is gone, and said why
+        raise HardrouteError(
+            "a process of this torchrun has ended; start it again in the same way: it goes on where it was"
+        ) from None

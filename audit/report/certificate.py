@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from hardroute.audit.report.content import Report
 from hardroute.runtime.bundle import (
     CERTIFICATE,
     Accuracy,
-    Baseline,
     Bundle,
     Certificate,
     CertifiedBundle,
@@ -19,41 +19,46 @@ from hardroute.runtime.bundle import (
     CertifiedSource,
     RobustAccuracy,
 )
-from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import BundleError
 from hardroute.runtime.files import printable
 
 NAME: Final = CERTIFICATE
 
 
-def certificate(report: dict[str, Any], report_text: str) -> Certificate | None:
+def certificate(report: Report, report_text: str) -> Certificate | None:
     """The certificate for a report as written in `report_text`; None where there is nothing to certify.
 
     An audit that was refused, that looked at fewer clips than its policy asks for, or whose attacks saw the model in
-    other arithmetic than its own, certifies nothing.
+    other arithmetic than its own, certifies nothing. Nor does a report that lacks what a certificate says.
     """
-    if not report["verdict"]["passed"] or report["data"]["limit"] is not None or report["attack_precision"] != "fp32":
+    data, baseline = report.data, report.baseline
+    in_full = data.limit is None and report.attack_precision == "fp32"
+    if not report.verdict.passed or not in_full or data.digest is None or baseline is None:
         return None
-    gate = report["policy"]["content"]["attacks"]["gate_eps"]
-    bundle, data, transfer = report["bundle"], report["data"], report["transfer"]
+    gate = report.policy.content.attacks.gate_eps
     return Certificate(
-        created=report["created"],
-        bundle=CertifiedBundle(name=bundle["name"], digest=bundle["digest"]),
-        policy=CertifiedPolicy.model_validate(report["policy"]),
+        created=report.created,
+        bundle=CertifiedBundle(name=report.bundle.name, digest=report.bundle.digest),
+        policy=CertifiedPolicy.model_validate(report.policy.model_dump(mode="json")),
         # A folder's name may hold what no terminal should see; that must not cost an audit its certificate.
-        data=CertifiedData.model_validate({**data, "name": printable(data["name"])}),
-        threat_model=report["threat_model"],
-        attacks=tuple(attack["name"] for attack in report["attacks"]),
-        sources=transfer
-        and {name: CertifiedSource.model_validate(source) for name, source in transfer["models"].items()},
-        clean_accuracy=Accuracy.model_validate(report["clean"]["both"]),
-        robust_accuracy=tuple(
-            RobustAccuracy(eps_255=at["eps_255"], decides=at["eps_255"] == gate, **at["worst_case"])
-            for at in report["eps"]
+        data=CertifiedData(
+            name=printable(data.name), split=data.split, clips=data.clips, limit=data.limit, digest=data.digest
         ),
-        baseline=Baseline.model_validate(report["baseline"], strict=False),  # a report's tuples are lists
-        checks=tuple(map(CertifiedCheck.model_validate, report["verdict"]["checks"])),
-        versions=report["versions"],
+        threat_model=report.threat_model,
+        attacks=tuple(attack.name for attack in report.attacks),
+        sources=report.transfer
+        and {
+            name: CertifiedSource(digest=source.digest, undefended=source.undefended)
+            for name, source in report.transfer.models.items()
+        },
+        clean_accuracy=Accuracy.model_validate(report.clean.both.model_dump()),
+        robust_accuracy=tuple(
+            RobustAccuracy(eps_255=at.eps_255, decides=at.eps_255 == gate, **at.worst_case.model_dump())
+            for at in report.eps
+        ),
+        baseline=baseline,
+        checks=tuple(CertifiedCheck.model_validate(check.model_dump()) for check in report.verdict.checks),
+        versions=report.versions,
         report_sha256=hashlib.sha256(report_text.encode()).hexdigest(),
     )
 
@@ -71,9 +76,3 @@ def attach(bundle: Bundle, certificate: Path) -> Path | None:
     except OSError as error:
         raise BundleError(f"{certificate}: cannot be read ({error.strerror}); audit the bundle again") from None
     return bundle.attach(data)
-
-
-def data_digest(clips: ClipArrays) -> str:
-    """SHA-256 over a line "<digest of the file's bytes> <class>" per clip, in the report's order."""
-    lines = [f"{sha256} {clips.classes[label]}\n" for sha256, label in zip(clips.sha256, clips.labels, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
+from hardroute.audit.report.content import Report
+from hardroute.audit.report.figures import Rate, Summary
 from hardroute.audit.report.iou_plot import iou_histograms
 from hardroute.audit.report.plots import accuracy_curve, amplified, load_bars, strip
 from hardroute.runtime.datasets import ClipArrays
@@ -18,8 +17,8 @@ SHOWN_CLIPS = 4
 SHOWN_FRAMES = 6
 
 
-def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) -> str:
-    """The page for a report as built by `hardroute.audit.report.content.build`, with pictures of some fallen clips."""
+def render(report: Report, clips: ClipArrays, evaluation: Evaluation) -> str:
+    """The page for a report, with pictures of some fallen clips."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hardroute.audit.report"),
         autoescape=True,
@@ -31,17 +30,16 @@ def render(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation) ->
     environment.filters["interval"] = interval
     environment.filters["cell"] = cell
     environment.filters["measure"] = measure
-    gate = report["policy"]["content"]["attacks"]["gate_eps"]
-    at_gate = next(point for point in report["eps"] if point["eps_255"] == gate)
+    gate, at_gate = report.policy.content.attacks.gate_eps, report.gate
     return environment.get_template("report.html.j2").render(
         report=report,
         gate=gate,
         at_gate=at_gate,
         # Drawn by matplotlib from numbers and attack names alone, so markup is safe here and only here.
-        curve=Markup(_curve(report, gate)),  # noqa: S704
-        bars=Markup(load_bars(report["router"]["clean"]["load"], at_gate["router"]["load"], gate)),  # noqa: S704
-        overlap=Markup(iou_histograms(at_gate["per_attack"])),  # noqa: S704
-        fallen=_fallen(report, clips, evaluation, gate),
+        curve=Markup(_curve(report)),  # noqa: S704
+        bars=Markup(load_bars(report.router.clean.load, at_gate.router.load, gate)),  # noqa: S704
+        overlap=Markup(iou_histograms(at_gate.per_attack)),  # noqa: S704
+        fallen=_fallen(report, clips, evaluation),
     )
 
 
@@ -50,48 +48,47 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def interval(proportion: dict[str, Any]) -> str:
+def interval(found: Rate) -> str:
     """'75.0 % (62.8–84.2)'."""
-    if proportion["share"] is None:
+    if found.share is None:
         return "–"
-    return f"{100 * proportion['share']:.1f} % ({100 * proportion['low']:.1f}–{100 * proportion['high']:.1f})"
+    return f"{100 * found.share:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f})"
 
 
-def cell(proportion: dict[str, Any]) -> str:
+def cell(found: Rate) -> str:
     """For a narrow column: '75.0', and the interval '63–84' on a line of its own."""
-    if proportion["share"] is None:
+    if found.share is None:
         return "–"
-    return f"{100 * proportion['share']:.1f}\n{100 * proportion['low']:.0f}–{100 * proportion['high']:.0f}"
+    return f"{100 * found.share:.1f}\n{100 * found.low:.0f}–{100 * found.high:.0f}"
 
 
-def measure(found: dict[str, Any]) -> str:
+def measure(found: Summary) -> str:
     """A mean with half the width of its interval: '0.823 ± 0.21'."""
-    return "–" if found["mean"] is None else f"{found['mean']:.3g} ± {found['high'] - found['mean']:.2g}"
+    return "–" if found.mean is None or found.high is None else f"{found.mean:.3g} ± {found.high - found.mean:.2g}"
 
 
-def _curve(report: dict[str, Any], gate: int) -> str:
-    def points(clean: dict[str, Any], rest: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        at = [point["eps_255"] for point in report["eps"]]
-        start = [] if 0 in at else [{"eps_255": 0, **clean}]
-        return start + [{"eps_255": eps, **each} for eps, each in zip(at, rest, strict=True)]
+def _curve(report: Report) -> str:
+    at = [point.eps_255 for point in report.eps]
 
-    worst = points(report["clean"]["both"], [point["worst_case"] for point in report["eps"]])
-    attacks: dict[str, Sequence[dict[str, Any]]] = {
-        attack["name"]: points(
-            report["clean"]["audited"], [p["per_attack"][attack["name"]]["accuracy"] for p in report["eps"]]
-        )
+    def points(clean: Rate, rest: list[Rate]) -> list[tuple[float, Rate]]:
+        return ([] if 0 in at else [(0.0, clean)]) + list(zip(at, rest, strict=True))
+
+    worst = points(report.clean.both, [point.worst_case for point in report.eps])
+    attacks = {
+        attack.name: points(report.clean.audited, [point.per_attack[attack.name].accuracy for point in report.eps])
         # Rows of those that earlier attacks left are of ever other clips: no curves to lay side by side.
-        for attack in (report["attacks"] if report["thorough"] else ())
+        for attack in (report.attacks if report.thorough else ())
     }
-    return accuracy_curve(worst, attacks, (gate, report["policy"]["content"]["thresholds"]["robust_accuracy"]))
+    policy = report.policy.content
+    return accuracy_curve(worst, attacks, (policy.attacks.gate_eps, policy.thresholds.robust_accuracy))
 
 
-def _fallen(report: dict[str, Any], clips: ClipArrays, evaluation: Evaluation, gate: int) -> list[dict[str, Any]]:
-    eps = gate / 255
+def _fallen(report: Report, clips: ClipArrays, evaluation: Evaluation) -> list[dict[str, str | int]]:
+    eps = report.policy.content.attacks.gate_eps / 255
     fooled = evaluation.clean & (evaluation.adversarial_label[eps] != evaluation.labels)
     shown = np.flatnonzero(fooled)[:SHOWN_CLIPS]
     frames = np.linspace(0, clips.frames.shape[1] - 1, min(SHOWN_FRAMES, clips.frames.shape[1])).round().astype(int)
-    classes = report["bundle"]["classes"]
+    classes = report.bundle.classes
     answer = evaluation.adversarial_label[eps]
     return [
         {

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from hardroute.audit.evaluation.evaluator import Evaluation
-from hardroute.audit.evaluation.measures import summary
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, worst_case
-from hardroute.audit.evaluation.statistics import Proportion
+from hardroute.audit.report.figures import Rate, Section, Summary, in_255
 
 # Tab. 1: by the part that is attacked.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -33,52 +30,84 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
 ABLATION = ("pgd", "la", "t-pgd", "tla-m", "j-tlga")
 
 
-def build(evaluation: Evaluation, agreement: Agreement, gate: float, gflops: dict[str, float]) -> dict[str, Any]:
-    """`by_part`, `this_model` and `ablation`, each null unless its attacks were run on every clean-correct clip.
+Cells = dict[str, tuple[Rate, ...]]  # attack -> one cell for each eps
 
-    Cells are proportions of all clips, with n and interval; `lips_r` and `lips_j` are means of norm ratios.
-    `this_model` is of the gate's eps, and has the same of every eps in `by_eps`.
+
+class Gflops(Section):
+    """Operations of one clip, in 10^9, two per multiply-add.
+
+    `routed`: router and chosen expert, on average over the load. `dense`: router and all experts.
     """
-    return {
-        "by_part": _by_part(evaluation),
-        "this_model": _this_model(evaluation, agreement, gate, gflops),
-        "ablation": _grid(evaluation, ABLATION) if _ran(evaluation, ABLATION) else None,
-    }
+
+    router: float
+    routed: float
+    dense: float
+
+
+class ModelRow(Section):
+    """One model in one row at one eps; `lips_r` and `lips_j` are means of norm ratios, None where not measured."""
+
+    eps_255: float
+    accuracy: dict[str, Rate]
+    lips_r: Summary | None
+    lips_j: Summary | None
+
+
+class ThisModel(ModelRow):
+    """The row of the gate's eps, what a clip costs, and the same of every eps."""
+
+    gflops: Gflops
+    by_eps: tuple[ModelRow, ...] = ()
+
+
+class Tables(Section):
+    """Each None unless its attacks were run on every clip that is right unattacked. Cells are shares of all clips."""
+
+    by_part: dict[str, Cells] | None = None
+    this_model: ThisModel | None = None
+    ablation: Cells | None = None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, agreement: Agreement, gate: float, gflops: Gflops) -> Tables:
+        """`gate`: the eps of `this_model`."""
+        return cls(
+            by_part=_by_part(evaluation),
+            this_model=_this_model(evaluation, agreement, gate, gflops),
+            ablation=_grid(evaluation, ABLATION) if _ran(evaluation, ABLATION) else None,
+        )
 
 
 def _ran(evaluation: Evaluation, names: tuple[str, ...]) -> bool:
     return evaluation.thorough and set(names) <= set(evaluation.attacks)
 
 
-def _by_part(evaluation: Evaluation) -> dict[str, Any] | None:
+def _by_part(evaluation: Evaluation) -> dict[str, Cells] | None:
     groups = {part: tuple(name for name in names if _ran(evaluation, (name,))) for part, names in PARTS.items()}
     if not all(groups.values()):
         return None
     return {part: _grid(evaluation, names) for part, names in groups.items()}
 
 
-def _grid(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: [evaluation.accuracy(name, eps).as_dict() for eps in evaluation.eps] for name in names}
+def _grid(evaluation: Evaluation, names: tuple[str, ...]) -> Cells:
+    return {name: tuple(Rate.of(evaluation.accuracy(name, eps)) for eps in evaluation.eps) for name in names}
 
 
-def _this_model(
-    evaluation: Evaluation, agreement: Agreement, gate: float, gflops: dict[str, float]
-) -> dict[str, Any] | None:
+def _this_model(evaluation: Evaluation, agreement: Agreement, gate: float, gflops: Gflops) -> ThisModel | None:
     ran = {title: [names for names in lists if _ran(evaluation, names)] for title, lists in COLUMNS.items()}
     columns = {title: lists[0] for title, lists in ran.items() if lists}
     if not columns:
         return None
 
-    def row(eps: float) -> dict[str, Any]:
+    def row(eps: float) -> ModelRow:
         cells = {"CLEAN": evaluation.clean}
         for title, names in columns.items():
             cells[title] = np.logical_and.reduce([evaluation.per_attack[name][eps] for name in names])
         cells["worst case"] = worst_case(evaluation, agreement, eps)
-        return {
-            "eps_255": round(eps * 255, 6),
-            "accuracy": {title: Proportion.of(outcomes).as_dict() for title, outcomes in cells.items()},
-            "lips_r": summary(evaluation.measures["tlga-r"][eps].router_slope) if "TLGA-R" in columns else None,
-            "lips_j": summary(evaluation.measures["j-tlga"][eps].model_slope) if "J-TLGA" in columns else None,
-        }
+        return ModelRow(
+            eps_255=in_255(eps),
+            accuracy={title: Rate.of(outcomes) for title, outcomes in cells.items()},
+            lips_r=Summary.of(evaluation.measures["tlga-r"][eps].router_slope) if "TLGA-R" in columns else None,
+            lips_j=Summary.of(evaluation.measures["j-tlga"][eps].model_slope) if "J-TLGA" in columns else None,
+        )
 
-    return {**row(gate), "gflops": gflops, "by_eps": [row(eps) for eps in evaluation.eps]}
+    return ThisModel(**dict(row(gate)), gflops=gflops, by_eps=tuple(row(eps) for eps in evaluation.eps))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -14,29 +13,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hardroute.audit.report.figures import Rate
+from hardroute.runtime.files import replacing
+
 INK, MUTED, GRID = "#1c2733", "#5b6b7b", "#dfe5ea"
 GAP = 4  # pixels between frames
 BLUE, ORANGE, LINES = "#1f5fa8", "#c8641b", ("#7a8ea3", "#8c7ab8", "#5aa08a", "#b0853f", "#a86079", "#6f8f4e")
 
 
+Point = tuple[float, Rate]  # eps in 1/255, and what was found there
+
+
 def accuracy_curve(
-    worst: Sequence[dict[str, Any]],
-    attacks: dict[str, Sequence[dict[str, Any]]],
-    bound: tuple[float, float] | None,
+    worst: Sequence[Point], attacks: Mapping[str, Sequence[Point]], bound: tuple[float, float] | None
 ) -> str:
     """SVG of accuracy against eps.
 
     Args:
-        worst: points {"eps_255", "share", "low", "high"} of the worst case, rising in eps; the band is
-            its interval.
-        attacks: points {"eps_255", "share"} of each attack.
-        bound: (eps_255, share) that the policy asks for.
+        worst: the worst case, rising in eps; the band is its interval.
+        attacks: the same of each attack.
+        bound: (eps in 1/255, share) that the policy asks for.
     """
     drawing, (axes,) = figure(7.2, 3.7)
     for colour, (name, points) in zip(LINES * len(attacks), attacks.items(), strict=False):
         axes.plot(*_xy(points), color=colour, lw=1.2, ls=(0, (4, 2)), marker="o", ms=3, label=name)
     x, y = _xy(worst)
-    low, high = ([100 * point[end] for point in worst] for end in ("low", "high"))
+    low, high = [100 * found.low for _, found in worst], [100 * found.high for _, found in worst]
     axes.fill_between(x, low, high, color=BLUE, alpha=0.18, lw=0, label="95 % interval")
     axes.plot(x, y, color=BLUE, lw=2.4, marker="o", ms=5, label="worst case per clip")
     if bound:
@@ -92,8 +94,8 @@ def amplified(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return (127 + change * (127 // max(1, int(np.abs(change).max())))).astype(np.uint8)
 
 
-def _xy(points: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    return [point["eps_255"] for point in points], [100 * (point["share"] or 0.0) for point in points]
+def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [eps for eps, _ in points], [100 * (found.share or 0.0) for _, found in points]
 
 
 def figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -124,6 +126,5 @@ def svg(drawing: Figure) -> str:
 
 def save(drawing: Figure, path: str | Path) -> None:
     """The drawing as a PNG file, which appears whole or not at all."""
-    temporary = Path(path).with_suffix(".tmp")
-    drawing.savefig(temporary, format="png", dpi=120)
-    temporary.replace(path)
+    with replacing(path) as file:
+        drawing.savefig(file, format="png", dpi=120)

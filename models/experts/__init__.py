@@ -1,4 +1,4 @@
-"""Video experts by name. A new architecture is a new module here and a new row in EXPERTS."""
+"""Video experts by name. A new architecture is a new module here, a name in `Kind` and a row in EXPERTS."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,9 @@ from hardroute.models.experts.r2plus1d import r2plus1d18
 from hardroute.models.experts.r3d import r3d18
 from hardroute.models.experts.slowfast import slowfast
 from hardroute.models.experts.tsm import tsm
-from hardroute.runtime.errors import MethodError
+from hardroute.models.spec import Kind, require_kind
 
-EXPERTS: dict[str, Callable[..., nn.Module]] = {
+EXPERTS: dict[Kind, Callable[..., nn.Module]] = {
     "r3d18": r3d18,
     "r2plus1d18": r2plus1d18,
     "tsm": tsm,
@@ -20,9 +20,7 @@ EXPERTS: dict[str, Callable[..., nn.Module]] = {
 
 def find_expert(kind: str) -> Callable[..., nn.Module]:
     """The row of that name. Raises MethodError, naming the known ones."""
-    if kind not in EXPERTS:
-        raise MethodError(f"unknown expert '{kind}': choose one of {', '.join(sorted(EXPERTS))}")
-    return EXPERTS[kind]
+    return EXPERTS[require_kind(kind)]
 
 
 def build_expert(kind: str, classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:

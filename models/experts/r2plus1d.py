@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from torch import nn
 
 from hardroute.models.experts.resnet import EVERYWHERE, Stride, VideoResNet, conv3d
+from hardroute.models.normalize import BatchNorm3d
 
 
 def split(inputs: int, middle: int, outputs: int, stride: Stride) -> nn.Sequential:
     """A convolution over space to `middle` channels, then one over time."""
     return nn.Sequential(
         conv3d(inputs, middle, (1, 3, 3), (1, *stride[1:])),
-        nn.BatchNorm3d(middle),
+        BatchNorm3d(middle),
         nn.ReLU(inplace=True),
         conv3d(middle, outputs, (3, 1, 1), (stride[0], 1, 1)),
     )
@@ -31,10 +32,10 @@ def r2plus1d18(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 
     middle = max(1, 45 * width // 64)
     stem = nn.Sequential(
         conv3d(3, middle, (1, 7, 7), (1, 2, 2)),
-        nn.BatchNorm3d(middle),
+        BatchNorm3d(middle),
         nn.ReLU(inplace=True),
         conv3d(middle, width, (3, 1, 1)),
-        nn.BatchNorm3d(width),
+        BatchNorm3d(width),
         nn.ReLU(inplace=True),
     )
     return VideoResNet(stem, classes, width, blocks, EVERYWHERE, pair)

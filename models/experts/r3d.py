@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from hardroute.models.experts.resnet import EVERYWHERE, VideoResNet, conv3d, plain
+from hardroute.models.normalize import BatchNorm3d
 
 
 def r3d18(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> nn.Module:
@@ -15,5 +16,5 @@ def r3d18(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -
 
     A stage of 0 blocks is left out.
     """
-    stem = nn.Sequential(conv3d(3, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
+    stem = nn.Sequential(conv3d(3, width, (3, 7, 7), (1, 2, 2)), BatchNorm3d(width), nn.ReLU(inplace=True))
     return VideoResNet(stem, classes, width, blocks, EVERYWHERE, plain(time=3))

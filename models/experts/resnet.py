@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from hardroute.models.normalize import Normalize
+from hardroute.models.normalize import BatchNorm3d, Normalize
 
 Stride = tuple[int, int, int]
 # (input channels, output channels, stride in T, H, W) -> the two convolutions of a block; the first one strides.
@@ -35,14 +35,14 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: Stride, pair: Pair) -> None:
         super().__init__()
         first, second = pair(inputs, outputs, stride)
-        self.conv1 = nn.Sequential(first, nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(second, nn.BatchNorm3d(outputs))
+        self.conv1 = nn.Sequential(first, BatchNorm3d(outputs), nn.ReLU(inplace=True))
+        self.conv2 = nn.Sequential(second, BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if max(stride) > 1 or inputs != outputs:
             self.downsample = nn.Sequential(
                 conv3d(inputs, outputs, (1, 1, 1), stride),
-                nn.BatchNorm3d(outputs),
+                BatchNorm3d(outputs),
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hardroute.models.experts.resnet import SPACE, conv3d, initialise, plain, stage
-from hardroute.models.normalize import Normalize
+from hardroute.models.normalize import BatchNorm3d, Normalize
 
 ALPHA = 4  # the slow pathway sees every fourth frame
 BETA = 8  # the fast pathway has an eighth of its channels
@@ -16,7 +16,7 @@ SLOW_TIME = (1, 1, 3, 3)  # frames that the slow pathway's convolutions span, pe
 def stem(width: int, time: int) -> nn.Sequential:
     return nn.Sequential(
         conv3d(3, width, (time, 7, 7), (1, 2, 2)),
-        nn.BatchNorm3d(width),
+        BatchNorm3d(width),
         nn.ReLU(inplace=True),
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
     )
@@ -24,9 +24,7 @@ def stem(width: int, time: int) -> nn.Sequential:
 
 def lateral(fast: int) -> nn.Sequential:
     """From the fast pathway to the slow one: twice the channels, at the slow one's frames."""
-    return nn.Sequential(
-        conv3d(fast, 2 * fast, (5, 1, 1), (ALPHA, 1, 1)), nn.BatchNorm3d(2 * fast), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(conv3d(fast, 2 * fast, (5, 1, 1), (ALPHA, 1, 1)), BatchNorm3d(2 * fast), nn.ReLU(inplace=True))
 
 
 class SlowFast(nn.Module):

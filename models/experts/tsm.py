@@ -10,6 +10,7 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import pad
 
 from hardroute.models.experts.resnet import SPACE, Stride, VideoResNet, conv3d
+from hardroute.models.normalize import BatchNorm3d
 
 
 class TemporalShift(nn.Module):
@@ -31,7 +32,7 @@ def tsm(classes: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)) -> 
     """Temporal shift on a 2D ResNet-18; `width` and `blocks` as in `r3d18`."""
     stem = nn.Sequential(
         conv3d(3, width, (1, 7, 7), (1, 2, 2)),
-        nn.BatchNorm3d(width),
+        BatchNorm3d(width),
         nn.ReLU(inplace=True),
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
     )

@@ -1,7 +1,12 @@
 """A bundle: the folder that training hands to runtime and audit, and what vouches for it."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from hardroute.runtime.bundle.baseline import Baseline
-from hardroute.runtime.bundle.bundle import Bundle, write_manifest
+from hardroute.runtime.bundle.bundle import ENVELOPE, MODEL_SIGNATURE, Bundle, Vouched, write_manifest
 from hardroute.runtime.bundle.certificate import (
     Accuracy,
     Certificate,
@@ -18,8 +23,14 @@ from hardroute.runtime.bundle.probes import Probes
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE
 from hardroute.runtime.bundle.shipped import find_bundle
 
+if TYPE_CHECKING:
+    from hardroute.runtime.bundle.signature import PublicKey
+    from hardroute.runtime.bundle.trust import Trust
+
 __all__ = [
     "CERTIFICATE",
+    "ENVELOPE",
+    "MODEL_SIGNATURE",
     "Accuracy",
     "Baseline",
     "Bundle",
@@ -32,8 +43,22 @@ __all__ = [
     "Manifest",
     "PolicyContent",
     "Probes",
+    "PublicKey",
     "RobustAccuracy",
+    "Trust",
     "Twin",
+    "Vouched",
     "find_bundle",
     "write_manifest",
 ]
+
+# They bring `cryptography`, which serving without a trust does without.
+_LATE: Final = {"PublicKey": f"{__name__}.signature", "Trust": f"{__name__}.trust"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value

@@ -30,7 +30,19 @@ from hardroute.runtime.errors import BundleError
 
 # No file can hold its own digest, and the certificate quotes the manifest's: these two have seals beside them.
 _SEALED: Final = frozenset({MANIFEST, CERTIFICATE})
-_UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED}
+# Signatures come after everything that they are of, so nothing can list them either; they vouch for themselves.
+ENVELOPE: Final = "certificate.intoto.json"
+MODEL_SIGNATURE: Final = "model.sig"
+_SIGNATURES: Final = frozenset({ENVELOPE, MODEL_SIGNATURE})
+_UNLISTED: Final = _SEALED | {seal_name(name) for name in _SEALED} | _SIGNATURES
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """A certificate whose signatures were verified under a trust, and the names of the keys that signed it."""
+
+    certificate: Certificate
+    signers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,10 @@ class Bundle:
     Attributes:
         root: its folder.
         manifest: the parsed `manifest.json`.
-        digest: SHA-256 of the bytes of `manifest.json`; through the digests in there it covers every file.
+        digest: SHA-256 of the bytes of `manifest.json`; through the digests in there it covers every file but the
+            certificate.
+        certificate_digest: SHA-256 of the bytes of `certificate.json` when the bundle was opened; None: it has none.
+        vouched: what `hardroute.runtime.bundle.Trust.verify` found; None: nobody's signature was asked for.
 
     >>> bundle = Bundle.open("motion")  # doctest: +SKIP
     >>> bundle.manifest.classes  # doctest: +SKIP
@@ -49,6 +64,8 @@ class Bundle:
     root: Path
     manifest: Manifest
     digest: str
+    certificate_digest: str | None = None
+    vouched: Vouched | None = None
 
     @classmethod
     def open(cls, path: str | Path, digest: str | None = None) -> Bundle:
@@ -56,8 +73,8 @@ class Bundle:
 
         Args:
             path: its folder, or as text also the name of a shipped one: see `find_bundle`.
-            digest: what the bundle's digest must be, 64 hex digits, known from elsewhere (a certificate, a note).
-                Without it damage is found, but not that someone put another whole bundle in its place.
+            digest: what `pin` must be, known from elsewhere (a note, a release). Without it damage is found, but not
+                that someone put another whole bundle, or another certificate, in its place.
 
         Raises:
             BundleError: no such folder, broken manifest, another digest; a file missing, unlisted, changed or a link.
@@ -71,28 +88,48 @@ class Bundle:
             _compare_names(root, manifest)
             for name, expected in manifest.files.items():
                 _require_digest(name, sha256(read_chunks(root / name)), expected)
+            certified = None
             if (root / CERTIFICATE).exists() or (root / seal_name(CERTIFICATE)).exists():
-                read_sealed(root, CERTIFICATE)
+                certified = hashlib.sha256(read_sealed(root, CERTIFICATE)).hexdigest()
         except BundleError as error:
             raise BundleError(f"bundle {root}: {error}") from None
-        bundle = cls(root, manifest, hashlib.sha256(data).hexdigest())
+        bundle = cls(root, manifest, hashlib.sha256(data).hexdigest(), certified)
         if digest is not None:
             bundle.require_digest(digest)
         return bundle
 
+    @property
+    def pin(self) -> str:
+        """What tells this bundle from every other: its digest, and after a colon its certificate's if it has one."""
+        return self.digest if self.certificate_digest is None else f"{self.digest}:{self.certificate_digest}"
+
     def require_digest(self, digest: str) -> None:
-        """Compares the bundle's digest with one known from elsewhere.
+        """Compares `pin` with one known from elsewhere.
 
         Raises:
-            BundleError: they differ, or `digest` is not 64 hex digits.
+            BundleError: they differ, also where only one of them speaks of a certificate; or `digest` is no pin.
         """
-        if not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
-            raise BundleError(f"digest {digest[:80]!r}: give all 64 hex digits; `hardroute info` prints them")
-        if digest.lower() != self.digest:
+        if not re.fullmatch(r"[0-9a-f]{64}(:[0-9a-f]{64})?", digest.lower()):
+            raise BundleError(f"digest {digest[:140]!r}: give all 64 hex digits; `hardroute info` prints them")
+        files, _, certificate = digest.lower().partition(":")
+        if files != self.digest:
             raise BundleError(
                 f"bundle {self.root}: its digest is {self.digest}, not the pinned one; "
                 "somebody put another bundle there, or the pin is of an older one"
             )
+        if certificate == (self.certificate_digest or ""):
+            return
+        if self.certificate_digest is None:
+            raise BundleError(f"bundle {self.root}: its certificate was taken away; put it back, or pin {self.pin}")
+        if certificate:
+            raise BundleError(
+                f"bundle {self.root}: its certificate has the digest {self.certificate_digest}, not the pinned one; "
+                "somebody put another certificate there, or the pin is of an older one"
+            )
+        raise BundleError(
+            f"bundle {self.root}: the pin is of a bundle without certificate, and anyone could have put one there; "
+            f"if you know this one, pin {self.pin}"
+        )
 
     def path(self, name: str) -> Path:
         """Where a listed file lies. Prefer `read`: what is at a path can change after it was verified.
@@ -119,20 +156,47 @@ class Bundle:
         return data
 
     def certificate(self) -> Certificate | None:
-        """What an audit vouched for, or None where no certificate lies in the bundle.
+        """What an audit vouched for, or None where no certificate lay in the bundle when it was opened.
+
+        The verified one, if there is a `vouched`; otherwise whoever can write the bundle can have written it.
 
         Raises:
-            BundleError: see `Certificate.parse`; or the seal does not agree with it.
+            BundleError: see `Certificate.parse`; the seal does not agree with it; or it is another one by now.
         """
-        if not (self.root / CERTIFICATE).exists():
+        if self.vouched:
+            return self.vouched.certificate
+        if self.certificate_digest is None:
             return None
         try:
-            return Certificate.parse(read_sealed(self.root, CERTIFICATE), self.digest, self.manifest)
+            data = read_sealed(self.root, CERTIFICATE)
+            if hashlib.sha256(data).hexdigest() != self.certificate_digest:
+                raise BundleError(f"{CERTIFICATE} was changed since the bundle was opened; open it again")
+            return Certificate.parse(data, self.digest, self.manifest)
         except BundleError as error:
             raise BundleError(f"bundle {self.root}: {error}") from None
 
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The signature files that lie in it; says nothing of what they are worth."""
+        return tuple(name for name in sorted(_SIGNATURES) if (self.root / name).exists())
+
+    @property
+    def standing(self) -> str:
+        """One line: who certified what, or that nobody did."""
+        if self.vouched:
+            return f"certified by {', '.join(self.vouched.signers)}: {self.vouched.certificate.headline}"
+        try:
+            certificate = self.certificate()
+        except BundleError as error:
+            return f"not certified: {error}"
+        if certificate is None:
+            return "not certified: there is no certificate, and no trust was given"
+        return f"not verified, as no trust was given; anyone could have written: {certificate.headline}"
+
     def attach(self, certificate: bytes) -> Path:
         """Puts a certificate of this bundle and its seal into the folder, and says where.
+
+        Signatures of what was there before go. Open the bundle again to have the new one.
 
         Raises:
             BundleError: with the bundle as it was: the manifest was changed since it was opened; see
@@ -142,13 +206,17 @@ class Bundle:
             # Nothing that `certificate` would refuse may get in there.
             Certificate.parse(certificate, self.digest, self.manifest)
             write_sealed(self.root, CERTIFICATE, certificate)
+            self._remove(*_SIGNATURES)
         return self.root / CERTIFICATE
 
     def detach(self) -> None:
-        """Removes the certificate and its seal, if there are any. Raises BundleError as `attach`."""
+        """Removes the certificate, its seal and its signatures, if there are any. Raises BundleError as `attach`."""
         with self._changing_certificate():
-            for name in (CERTIFICATE, seal_name(CERTIFICATE)):
-                (self.root / name).unlink(missing_ok=True)
+            self._remove(CERTIFICATE, seal_name(CERTIFICATE), *_SIGNATURES)
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
 
     @contextmanager
     def _changing_certificate(self) -> Iterator[None]:

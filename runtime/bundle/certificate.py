@@ -98,7 +98,7 @@ class CertifiedCheck(_Part):
 
 
 class Certificate(_Part):
-    """`certificate.json`, schema version 2. It is not signed: whoever can write the bundle can write it.
+    """`certificate.json`, schema version 2. Whoever can write the bundle can write it; a trust asks for signatures.
 
     Attributes:
         created: when, UTC, ISO 8601.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hardroute.runtime.cli.log_text import as_dict, describe_report, describe_summary
+from hardroute.runtime.cli.trust_file import TrustFile, load_trust
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.routelog.chain import parse_head
 from hardroute.runtime.routelog.summary import Part, summarise
@@ -57,20 +58,24 @@ def summary(
     by: Annotated[str, typer.Option(help="file, hour or day: what the load is shown for.")] = "hour",
     low_margin: Annotated[float, typer.Option(help="Margin below which a clip counts as low.", min=0, max=1)] = 0.1,
     baseline: Annotated[Path | None, typer.Option(help="Bundle whose certified load is compared with.")] = None,
+    trust: TrustFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not text.")] = False,
 ) -> None:
     """Say what the lines add up to: load, margins, labels, drift, and what was lost. Does not check the chain."""
     if by not in ("file", "hour", "day"):
         raise HardrouteError(f"--by {by!r} is not one of file, hour, day")
     part: Part = by  # type: ignore[assignment]
-    certified = _certified_load(baseline) if baseline else None
+    certified = _certified_load(baseline, trust) if baseline else None
     found = summarise(files, part=part, low_margin=low_margin)
     typer.echo(json.dumps(as_dict(found, certified), indent=1) if as_json else describe_summary(found, certified))
 
 
-def _certified_load(bundle: Path) -> list[int]:
+def _certified_load(bundle: Path, trust: Path | None) -> list[int]:
     # A log can be read where no bundle ever was; only this needs to know what one is.
-    from hardroute.runtime.bundle.bundle import Bundle
+    from hardroute.runtime.bundle import Bundle
     from hardroute.runtime.watch import Watch
 
-    return list(Watch.from_bundle(Bundle.open(bundle)).baseline.experts)
+    believed, opened = load_trust(trust), Bundle.open(bundle)
+    if believed is not None:
+        opened = believed.verify(opened)
+    return list(Watch.from_bundle(opened).baseline.experts)

@@ -11,6 +11,7 @@ import typer
 from hardroute.runtime.backends import AUTO, BACKENDS
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.cli.from_settings import Options
+from hardroute.runtime.cli.trust_file import load_trust
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference import Engine
 from hardroute.runtime.routelog import LogSettings, RouteLog
@@ -19,7 +20,9 @@ from hardroute.runtime.watch import Abstain, Alarm, Watch, WatchSettings
 BundleFolder = Annotated[str, typer.Argument(help="Folder with manifest.json, or a shipped bundle's name.")]
 BackendName = Annotated[str, typer.Option(help=f"What runs the networks: {', '.join([AUTO, *BACKENDS])}.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")]
-Digest = Annotated[str | None, typer.Option(help="Refuse any bundle but the one with this digest.")]
+Digest = Annotated[
+    str | None, typer.Option(help="Refuse any bundle but the one with this digest, as `info` prints it.")
+]
 Tolerance = Annotated[float | None, typer.Option(help="Logits may differ so much from the probes'.")]
 Log = Annotated[Path | None, typer.Option(help="Append one JSON line per answered clip here.")]
 LogOptions = Annotated[LogSettings, Options("log_")]
@@ -35,12 +38,21 @@ AbstainOptions = Annotated[
 ]
 
 
-def open_engine(bundle: str, backend: str, threads: int | None, digest: str | None, tolerance: float | None) -> Engine:
+def open_engine(
+    bundle: str, backend: str, threads: int | None, digest: str | None, tolerance: float | None, trust: Path | None
+) -> Engine:
     """`Engine.load`; which backend "auto" chose, and why, goes to stderr."""
-    engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance)
+    believed = load_trust(trust)
+    engine = Engine.load(bundle, backend, threads=threads, digest=digest, tolerance=tolerance, trust=believed)
     if backend == AUTO:
         typer.echo(engine.chosen_because, err=True)
     return engine
+
+
+def say_standing(bundle: Bundle) -> None:
+    """Who certified what, or that nobody was asked, on stderr."""
+    mend = "" if bundle.vouched else "; --trust asks for a signature"
+    typer.echo(f"{'' if bundle.vouched else 'warning: '}the bundle is {bundle.standing}{mend}", err=True)
 
 
 def open_log(path: Path | None, settings: LogSettings) -> AbstractContextManager[RouteLog | None]:

@@ -14,9 +14,11 @@ import typer
 
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.from_settings import Options, with_settings
+from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.service import ServiceSettings
 from hardroute.runtime.service.settings import read_token
+from hardroute.runtime.streams.address import showable, spelled_out
 
 MIB = 2**20
 
@@ -30,6 +32,7 @@ def serve(
     backend: options.BackendName = "cpu",
     threads: options.Threads = None,
     digest: options.Digest = None,
+    trust: TrustFile = None,
     tolerance: options.Tolerance = None,
     log: options.Log = None,
     log_settings: options.LogOptions,
@@ -40,7 +43,8 @@ def serve(
     watch_settings: options.WatchOptions,
     abstain: options.AbstainOptions,
     stream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SOURCE", help="Serve a file, folder, camera or URL as well.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SOURCE", help="A file, folder, camera, URL, @FILE or env:NAME to serve as well."),
     ] = None,
 ) -> None:
     """Answer clips over HTTP: POST /v1/predict, /metrics, /healthz, /readyz. SIGTERM finishes what is under way."""
@@ -55,7 +59,8 @@ def serve(
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         route_log = stack.enter_context(options.open_log(log, log_settings))
-        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance, trust))
+        options.say_standing(engine.bundle)
         service = Service(
             engine,
             settings,
@@ -98,8 +103,11 @@ def serve(
 def _named_source(text: str) -> tuple[str, str]:
     name, equals, source = text.partition("=")
     if not (name and equals and source):
-        raise HardrouteError(f"--stream {text}: expected NAME=SOURCE, as in door=rtsp://camera/1")
-    return name, source
+        raise HardrouteError(f"--stream {showable(text)}: expected NAME=SOURCE, as in door=rtsp://camera/1")
+    first, *more = spelled_out(source)
+    if more:
+        raise HardrouteError(f"--stream {name}=...: {len(more) + 1} sources under one name; give each its own")
+    return name, first
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import typer
 from hardroute.runtime.cli import options
 from hardroute.runtime.cli.exit_codes import EXIT_BAD_INPUT
 from hardroute.runtime.cli.from_settings import Options, with_settings
+from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.files import printable
 from hardroute.runtime.routelog import with_receipts
-from hardroute.runtime.streams import Hub, Reconnect, StreamCounts, StreamEvent, StreamSettings
+from hardroute.runtime.streams import Hub, Reconnect, StreamCounts, StreamEvent, StreamSettings, spelled_out
 
 _NAME_WIDTH = 40
 
@@ -22,7 +23,10 @@ _NAME_WIDTH = 40
 def stream(
     *,
     bundle: options.BundleFolder,
-    sources: Annotated[list[str], typer.Argument(help="Files, folders, camera:0, or rtsp:// and http:// addresses.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, camera:0, rtsp:// and http:// addresses, @FILE, env:NAME."),
+    ],
     settings: Annotated[StreamSettings, Options(without=("limits", "reconnect"))],
     reconnect: Annotated[Reconnect, Options("reconnect_")],
     log: options.Log = None,
@@ -33,6 +37,7 @@ def stream(
     backend: options.BackendName = "cpu",
     threads: options.Threads = None,
     digest: options.Digest = None,
+    trust: TrustFile = None,
     tolerance: options.Tolerance = None,
     watch: options.Wanted = None,
     watch_settings: options.WatchOptions,
@@ -47,7 +52,8 @@ def stream(
     settings = settings.changed(reconnect=reconnect)
     with ExitStack() as stack:
         route_log = stack.enter_context(options.open_log(log, log_settings))
-        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance))
+        engine = stack.enter_context(options.open_engine(bundle, backend, threads, digest, tolerance, trust))
+        options.say_standing(engine.bundle)
         hub = Hub(
             engine,
             log=route_log,
@@ -59,7 +65,7 @@ def stream(
         # Called once the hub is closed, so that every window is accounted for, however the loop ends.
         stack.callback(_report, hub)
         stack.enter_context(hub)
-        names = [hub.add(source, settings) for source in sources]
+        names = [hub.add(source, settings) for word in sources for source in spelled_out(word)]
         show = _show_json if as_json else partial(_show, width=min(max(map(len, names)), _NAME_WIDTH))
         failed, seen = False, 0
         for event in hub:

@@ -84,13 +84,14 @@ def describe(bundle: Bundle) -> str:
     megabytes = sum(bundle.path(name).stat().st_size for name in manifest.files) / 1e6
     facts = {
         "name": manifest.name,
-        "digest": bundle.digest,
+        "digest": bundle.pin,
         "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
         "experts": f"{len(manifest.experts)}: {experts}",
         "clip": f"{contract.frames} frames of {size} from {window}, {contract.resize}",
         "precision": manifest.precision,
         "files": f"{len(manifest.files)}, {megabytes:.1f} MB, all digests match",
         "certificate": _certified(bundle),
+        "signatures": _signed(bundle),
         "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()) or "not stated",
     }
     return "\n".join(f"{fact:<11} {value}" for fact, value in facts.items())
@@ -103,6 +104,11 @@ def _certified(bundle: Bundle) -> str:
         # The bundle itself is whole, and this says all there is to know.
         return f"NOT VALID: {error}"
     return found.headline if found else "none; `hardroute audit ... --attach` puts one in"
+
+
+def _signed(bundle: Bundle) -> str:
+    names = bundle.signatures
+    return f"{', '.join(names)}; not checked here, `hardroute verify` does" if names else "none"
 
 
 def fit(name: str, width: int) -> str:

@@ -15,7 +15,15 @@ class ClipContract(BaseModel):
 
     `frames` timestamps lie at the centres of `frames` equal parts of the window; the window is the first
     `seconds` of the video, or the whole video where `seconds` is None. (Where several clips of a video are
-    asked for, further windows of so many seconds.) Normalisation is the network's own and not part of this.
+    asked for, further windows of so many seconds.) A timestamp shows the last frame that has started by then, by the
+    container's clock (`sampling.Clock`), from the first frame on. Normalisation is the network's own and not part of
+    this.
+
+    Frames are shown upright, as their display matrix says, and `resize` keeps the aspect of the picture, whatever
+    the shape of its pixels. Colour: 8-bit RGB by the matrix that the frame states (BT.709, FCC, BT.601, SMPTE 240M,
+    BT.2020, YCgCo; BT.601 if none, at any size) and by its range (limited if none, full for JPEG's formats).
+    Primaries and transfer are left as coded: wide gamut and HDR are not mapped. Another matrix is refused.
+    Interlaced frames are woven, both fields as coded, and each field's chroma is its own.
 
     >>> ClipContract(frames=12, height=48, width=48).shape
     (3, 12, 48, 48)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from hardroute.runtime.clips.limits import Limits
 from hardroute.runtime.errors import ClipError
+from hardroute.runtime.files import NotRegularError, open_regular
 
 HEAD_BYTES = 4096
-# Containers count frames that no decoder returns: genuine UCF-101 and HMDB-51 files are often one short.
-SHORT_FRAMES, SHORT_SHARE = 2, 0.02
 _MEND = "give a video file, or convert it with `ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4`"
 _MP4_BOXES = (b"ftyp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
 # A HEIF/AVIF picture wears the same box layout as MP4; its brand gives it away.
@@ -25,110 +26,121 @@ _REFUSED = {
     b"BM": "a BMP picture",
     b"ID3": "an audio file",
     b"fLaC": "an audio file",
-    b"OggS": "an Ogg file",
     b"FWS": "a Flash file",
     b"CWS": "a Flash file",
-    b"FLV": "a Flash video",
     b"ffconcat": "a playlist",
     b"#EXTM3U": "a playlist",
     b"PK\x03\x04": "a ZIP archive",
 }
 
 
+# FFmpeg's demuxer by a file's first bytes; a transport stream has its sync byte at these places.
+_DEMUXERS: Final = {
+    b"\x1a\x45\xdf\xa3": "matroska",
+    b"\x00\x00\x01\xba": "mpeg",
+    b"\x00\x00\x01\xb3": "mpegvideo",
+    b"FLV\x01": "flv",
+    b"\x30\x26\xb2\x75": "asf",
+    b"\x06\x0e\x2b\x34": "mxf",
+    b"OggS": "ogg",
+}
+_SYNCS: Final = ((0, 188), (4, 196), (0, 204))
+
+
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that looks like a video.
+    """A file that looks like a video, and is open: what was judged is what is read, whatever its name comes to mean.
 
-    sha256: of its bytes, hex. counts_frames: its header has a frame count, not only a length.
+    sha256: of its bytes, hex. demuxer: FFmpeg's name of the container. file: at any position.
     """
 
     path: Path
     sha256: str
-    counts_frames: bool
-    identity: tuple[int, int, int, int]
+    demuxer: str
+    file: BinaryIO
+    identity: tuple[int, int]
 
     def check_unchanged(self) -> None:
-        """Raise ClipError if the file is no longer the one whose digest was taken."""
-        try:
-            same = _identity(self.path.stat()) == self.identity
-        except OSError:
-            same = False
-        if not same:
+        """Raise ClipError if the file's bytes are no longer those whose digest was taken."""
+        if _identity(os.fstat(self.file.fileno())) != self.identity:
             raise ClipError(f"{self.path}: the file changed while it was read; try again when it is complete")
-
-    def check_complete(self, decoded: int, promised: int) -> None:
-        """Raise ClipError if clearly fewer frames could be decoded than the header promises."""
-        if promised - decoded > max(SHORT_FRAMES, SHORT_SHARE * promised):
-            raise ClipError(
-                f"{self.path}: only {decoded} of the {promised} frames that its header promises could be "
-                "decoded (damaged, cut off or trimmed without re-encoding); copy it again, or allow short "
-                "clips to use what there is"
-            )
 
 
 def check_file(path: Path, limits: Limits) -> SourceFile:
-    """Recognise a regular file of a known video container within `limits.max_bytes` and take its digest.
+    """`open_video` for whoever wants no more than the digest: the file is closed again."""
+    with open_video(path, limits) as source:
+        return source
+
+
+@contextlib.contextmanager
+def open_video(path: Path, limits: Limits) -> Iterator[SourceFile]:
+    """Open a regular file of a known video container within `limits.max_bytes`, and take its digest.
 
     Raises ClipError for anything missing, unreadable, empty, too large or not a video container.
     """
+    if not str(path).strip() or path == Path():
+        raise ClipError("the name of the video is empty; give the path of a video file")
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise ClipError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it") from None
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            info = os.fstat(file.fileno())
-            if stat.S_ISDIR(info.st_mode):
-                raise IsADirectoryError
-            if not stat.S_ISREG(info.st_mode):
-                raise ClipError(f"{path}: not a regular file; give the path of a video file")
-            if info.st_size == 0:
-                raise ClipError(f"{path}: the file is empty; copy or download it again")
-            if info.st_size > limits.max_bytes:
-                raise ClipError(
-                    f"{path}: {info.st_size:,} bytes, above the limit of {limits.max_bytes:,}; "
-                    "cut it into shorter videos or raise max_bytes"
-                )
-            head = file.read(HEAD_BYTES)
-            refusal = refuse_head(head)
-            if refusal:
-                raise ClipError(f"{path}: {refusal}")
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise ClipError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise ClipError(f"{path}: a folder, not a video file; name the files in it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ClipError(f"{path}: cannot be read ({reason}); check path and permissions") from None
-    return SourceFile(path, sha256, head[:4] == b"RIFF" or head[4:8] in _MP4_BOXES, _identity(info))
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(path))
+            source = _examine(path, file, limits)
+        except NotRegularError:
+            raise ClipError(f"{path}: not a regular file; give the path of a video file") from None
+        except FileNotFoundError:
+            raise ClipError(f"{path}: no such file; check the path") from None
+        except IsADirectoryError:
+            raise ClipError(f"{path}: a folder, not a video file; name the files in it") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ClipError(f"{path}: cannot be read ({reason}); check path and permissions") from None
+        yield source
 
 
-def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+def _examine(path: Path, file: BinaryIO, limits: Limits) -> SourceFile:
+    info = os.fstat(file.fileno())
+    if info.st_size == 0:
+        raise ClipError(f"{path}: the file is empty; copy or download it again")
+    if info.st_size > limits.max_bytes:
+        raise ClipError(
+            f"{path}: {info.st_size:,} bytes, above the limit of {limits.max_bytes:,}; "
+            "cut it into shorter videos or raise max_bytes"
+        )
+    head = file.read(HEAD_BYTES)
+    if refusal := refuse_head(head):
+        raise ClipError(f"{path}: {refusal}")
+    file.seek(0)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed wants `readinto`
+    return SourceFile(path, sha256, demuxer(head), file, _identity(info))
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A named pipe called x.mp4 must be recognised, not waited for.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_size, info.st_mtime_ns
+
+
+def demuxer(head: bytes) -> str:
+    """FFmpeg's name of the container that a file with these first bytes is; "" for none that is opened here."""
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[4:8] in _MP4_BOXES:
+        return "mov"
+    if any(head[i : i + 1] == head[j : j + 1] == b"\x47" for i, j in _SYNCS):
+        return "mpegts"
+    return _DEMUXERS.get(head[:4], "")
 
 
 def refuse_head(head: bytes) -> str | None:
     """Why a file that begins with `head` is not opened as a video, or None if it is.
 
-    AVI, MP4/MOV, Matroska/WebM and MPEG are. FFmpeg would guess from the bytes, and open pictures, playlists
-    and lists of other files as well.
+    What `demuxer` names is. FFmpeg would guess from the bytes, and open pictures, playlists and lists of other files
+    as well.
     """
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return None
-    if head[4:8] in _MP4_BOXES:
-        if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-            return "a HEIF or AVIF picture, not a video; give a video file"
-        return None
-    if head[:4] in (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba"):
-        return None
-    if head[:1] == b"\x47" and head[188:189] == b"\x47":
+    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
+        return "a HEIF or AVIF picture, not a video; give a video file"
+    if demuxer(head):
         return None
     if not head.strip(b"\0"):
         return "nothing but zero bytes; copy or download it again"
@@ -139,7 +151,7 @@ def refuse_head(head: bytes) -> str | None:
         return "a RIFF file without video (audio or picture); give a video file"
     if _is_text(head):
         return "text, not a video; give the path of a video file"
-    return f"not an AVI, MP4/MOV, Matroska/WebM or MPEG file; {_MEND}"
+    return f"not an AVI, MP4/MOV, Matroska/WebM, MPEG, FLV, ASF/WMV, MXF or Ogg file; {_MEND}"
 
 
 def _is_text(head: bytes) -> bool:

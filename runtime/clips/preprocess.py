@@ -8,14 +8,14 @@ import numpy as np
 from hardroute.runtime.clips.contract import ClipContract
 
 
-def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
+def fit_frame(frame: np.ndarray, contract: ClipContract, aspect: float = 1.0) -> np.ndarray:
     """Resize one frame (h, w, 3) uint8 to (height, width, 3) by the contract's rule; the colour order is
     kept.
 
     letterbox: whole frame, aspect kept, black bars; short-side-crop: aspect kept, centre crop; stretch:
-    neither.
+    neither. `aspect` is the width of a pixel over its height: the aspect that is kept is that of the picture.
     """
-    height, width = frame.shape[:2]
+    height, width = frame.shape[0], frame.shape[1] * aspect
     if contract.resize == "stretch":
         return _resize(frame, contract.height, contract.width)
     ratios = (contract.height / height, contract.width / width)
@@ -29,12 +29,6 @@ def fit_frame(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
         out[top : top + new_height, left : left + new_width] = _resize(frame, new_height, new_width)
         return out
     return _crop_resize(frame, contract, new_height, new_width)
-
-
-def fit_bgr(frame: np.ndarray, contract: ClipContract) -> np.ndarray:
-    """What OpenCV decoded, (h, w, 3) uint8 BGR, as the contract wants it: (height, width, 3) uint8 RGB, a copy."""
-    # The colour order changes last, where there are fewest pixels.
-    return cv2.cvtColor(fit_frame(frame, contract), cv2.COLOR_BGR2RGB)
 
 
 def to_planes(frames: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -13,9 +13,10 @@ from hardroute.runtime.errors import ClipError
 
 MAX_CLIPS = 64  # of one video: they are held in memory together
 DEFAULT_FPS = 25.0
-# One frame without a timestamp (AVI's last, for one) is mended in place; more than this share means that the
-# container's clock cannot be believed at all.
-MAX_BAD_SHARE = 0.02
+# Seconds. Later stamps are nonsense, and too coarse as numbers to count from.
+_LONGEST = 1e11
+# Seconds that a container may say that the last frame of a video stays on display.
+LONGEST_FRAME = 10.0
 _EPSILON = 1e-6
 # What containers' clocks lose by rounding, in seconds (Matroska keeps whole milliseconds).
 _TICK = 1e-3
@@ -86,53 +87,58 @@ def shown_before(time: float, start: float) -> bool:
     return time + _EPSILON < start
 
 
-def usable_fps(stated: float, stamps: Sequence[float] = ()) -> float:
-    """The header's frame rate if a camera could have it, else that of the timestamps, else 25."""
-    if math.isfinite(stated) and 0.05 <= stated <= 1000:
-        return stated
-    steps = np.diff(stamps)
-    steps = steps[steps > 0]
-    return float(1 / np.median(steps)) if len(steps) else DEFAULT_FPS
+def usable_fps(stated: float | None) -> float:
+    """The frame rate that a container states if a camera could have it, else 25."""
+    return stated if stated is not None and math.isfinite(stated) and 0.05 <= stated <= 1000 else DEFAULT_FPS
 
 
 class Clock:
-    """When frames start, in seconds from the first one, told as they come.
+    """When frames start, in seconds from the first one, told as they come. The one rule for clips and streams.
 
-    A frame without a usable stamp (not a number, or not after the frame before) follows that frame by 1/fps.
+    A frame without a stamp (NaN), with that of the frame before, or with an earlier one follows that frame by 1/fps.
+    If the stamps then go on from the earlier one, the clock has jumped back and that one is the new anchor; if they
+    go on from where they were, it was one bad stamp. Starts increase: a frame whose stamp has been passed already
+    because frames before it were put off starts right after them.
 
     Attributes:
-        bad: how many of them there were.
+        bad: frames without a usable stamp so far.
+
+    >>> clock = Clock(fps=10.0)
+    >>> [round(clock.tick(stamp), 1) for stamp in (5.0, 5.1, 0.0, 0.1, 0.2)]
+    [0.0, 0.1, 0.2, 0.3, 0.4]
     """
 
     def __init__(self, fps: float) -> None:
         self.bad = 0
         self._step = 1 / fps
-        self._origin: float | None = None
-        self._now = 0.0
+        self._now = -self._step
+        # Stamp and start of the frame that others are counted from, and the latest stamp counted from it.
+        self._anchor: tuple[float, float] | None = None
+        self._latest = 0.0
+        self._jumped: tuple[float, float] | None = None
 
     def tick(self, stamp: float) -> float:
         """The start of the next frame, whose container states `stamp` seconds."""
-        usable = math.isfinite(stamp)
-        if self._origin is None:
-            self._origin = stamp if usable else 0.0
+        after = max(0.0, self._now + self._step)
+        if not abs(stamp) < _LONGEST:
+            self.bad += 1
+        elif self._anchor is None:
+            self._anchor, self._latest = (stamp, after), stamp
+        elif stamp > self._latest:
+            after = self._counted(stamp)
+        elif self._jumped and stamp > self._jumped[0]:
+            self._anchor = self._jumped
+            after = self._counted(stamp)
         else:
-            usable = usable and stamp - self._origin > self._now
-            self._now = stamp - self._origin if usable else self._now + self._step
-        self.bad += not usable
-        return self._now
+            self.bad += 1
+            self._jumped = (stamp, after) if stamp < self._latest else None
+        self._now = after
+        return after
 
-
-def clean_stamps(stamps: Sequence[float], fps: float) -> np.ndarray:
-    """Timestamps that start at 0 and increase, in seconds.
-
-    Single frames without a usable stamp are mended by `Clock`; where more are unusable, the container's
-    clock is given up and frame i starts at i/fps.
-    """
-    clock = Clock(fps)
-    starts = np.array([clock.tick(stamp) for stamp in stamps], dtype=np.float64)
-    if clock.bad > max(1, MAX_BAD_SHARE * len(starts)):
-        return np.arange(len(starts)) / fps
-    return starts
+    def _counted(self, stamp: float) -> float:
+        assert self._anchor is not None  # noqa: S101 -- for the type checker
+        self._latest, self._jumped = stamp, None
+        return max(self._anchor[1] + stamp - self._anchor[0], math.nextafter(self._now, math.inf))
 
 
 @dataclass(frozen=True)

@@ -1,147 +1,235 @@
-"""One sequential read through a video, in bounded memory: frames are resized as they come, never held."""
+"""A video becomes clips, in bounded memory: frames are resized as they come, never held."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 
 from hardroute.runtime.clips import sampling
 from hardroute.runtime.clips.contract import ClipContract
-from hardroute.runtime.clips.file_type import SourceFile
-from hardroute.runtime.clips.frame_source import RE_ENCODE, open_capture, stated_count, stated_fps, stated_pixels
+from hardroute.runtime.clips.frame_source import RE_ENCODE, Frame, Track, open_file
+from hardroute.runtime.clips.frames import ClipFrames
 from hardroute.runtime.clips.limits import Limits
-from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.clips.packets import Packets, check_complete
+from hardroute.runtime.clips.preprocess import fit_frame
 from hardroute.runtime.errors import ClipError
 
-# A frame is converted if a sample may fall within this many frames' time: its own and half of one more, since the
-# next frame may come late.
-REACH = 1.5
+# Bytes of full-size frames that may be held at a time.
+_ROOM = 8 * 2**20
+# Seconds before a keyframe at which it is sought.
+_EARLIER = (0.0, 1.0, 10.0)
 
 
 @dataclass
 class Scan:
-    """One sequential read: when each frame starts, and the resized frames that were kept.
+    """What a read through a video gave.
 
-    fps, count: the header's (count 0: it does not say). starts: seconds from the first frame. kept: frames
-    (H, W, 3) uint8 RGB by index. complete: the window that was asked for ended before the video did.
+    Attributes:
+        starts: of the frames, in seconds from the first one.
+        duration: in seconds, to the end of the last frame.
+        decoded: frames that could be decoded, or that need not be. expected: frames that there should be.
+        kept: frames by index, (H, W, 3) uint8 RGB or, while there is room, as they were decoded.
     """
 
-    fps: float
-    count: int
-    complete: bool = False
-    starts: np.ndarray = field(default_factory=lambda: np.empty(0))
-    kept: dict[int, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def duration(self) -> float:
-        return float(self.starts[-1]) + 1 / self.fps
+    starts: np.ndarray
+    duration: float
+    decoded: int
+    expected: int
+    kept: dict[int, np.ndarray | Frame] = field(default_factory=dict)
 
 
 class Reader:
-    """Reads a file from its start, as often as asked; the wall clock runs from the reader's making."""
+    """Reads one video for its clips. The wall clock runs from the reader's making.
 
-    def __init__(self, file: SourceFile, contract: ClipContract, limits: Limits, spread: sampling.Spread) -> None:
-        self.file, self.contract, self.limits, self.spread = file, contract, limits, spread
-        self.path = file.path
-        self.deadline = time.monotonic() + limits.max_decode_seconds
-        self._frame: np.ndarray | None = None
+    Args:
+        file: open, of the container `demuxer`. name: for messages.
+        allow_short: a video of which much is missing is an error, unless this.
+    """
 
-    def run(self, wanted: set[int] | None) -> Scan:
-        """Keep the frames `wanted` by index; None: those that the header's length and rate make likely."""
-        with open_capture(self.path, self._time_left()) as capture:
-            try:
-                return self._scan(capture, wanted)
-            except cv2.error as error:
-                raise ClipError(f"{self.path}: the video reader gave up ({error.err}); {RE_ENCODE}") from None
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        demuxer: str,
+        contract: ClipContract,
+        limits: Limits,
+        spread: sampling.Spread,
+        allow_short: bool = False,
+    ) -> None:
+        self._file, self._name, self._demuxer = file, name, demuxer
+        self._contract, self._limits, self._spread, self._allow_short = contract, limits, spread, allow_short
+        self._deadline = time.monotonic() + limits.max_decode_seconds
 
-    def expected(self, scan: Scan) -> int:
-        """Frames that the header promises up to the end of the window; 0 where it does not say."""
-        if scan.complete:
-            return len(scan.starts)
-        promised = scan.count / scan.fps
-        window = min(promised, self.spread.end or promised)
-        if self.file.counts_frames or not len(scan.starts):
-            return min(scan.count, round(window * scan.fps))
-        # Matroska and MPEG state a length, from which OpenCV makes up a count by a guessed rate. That means
-        # nothing where the rate varies, so the promise is taken in seconds, at the rate that was seen.
-        return round(len(scan.starts) * window / scan.duration)
+    def read(self) -> ClipFrames:
+        """Raises ClipError."""
+        try:
+            scan, indices = self._read()
+            fitted = {i: self._fitted(scan.kept[i]) for i in set(indices.flatten().tolist())}
+            frames = np.stack([np.stack([fitted[i] for i in shown]) for shown in indices.tolist()])
+        except MemoryError:
+            raise ClipError(f"{self._name}: decoding it takes more memory than is allowed; scale it down") from None
+        starts = self._spread.starts(scan.duration).tolist()
+        return ClipFrames(frames, starts, scan.duration, scan.decoded, scan.expected)
 
-    def _scan(self, capture: cv2.VideoCapture, wanted: set[int] | None) -> Scan:
-        window = self.spread.end
-        scan = Scan(sampling.usable_fps(stated_fps(capture)), stated_count(capture))
-        self.limits.check_pixels(self.path, *stated_pixels(capture))
-        promised = scan.count / scan.fps
-        self._check_length(self.expected(scan), min(promised, window or promised))
-        forecast = self._forecast(scan) if wanted is None else None
-        stamps: list[float] = []
-        clock = sampling.Clock(scan.fps)
-        pending: tuple[float, np.ndarray] | None = None
-        while capture.grab():
-            self._time_left()
-            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            start = clock.tick(stamp)
-            if forecast and pending and forecast.shows(pending[0], start):
-                scan.kept[len(stamps) - 1] = fit_bgr(pending[1], self.contract)
-                if len(scan.kept) > 4 * self.contract.frames * self.spread.count:
-                    # The header's rate is far off: keep nothing more, and leave it to a second pass.
-                    forecast = None
-            pending = None
-            if window is not None and start >= window:
-                scan.complete = True
-                break
-            index = len(stamps)
-            stamps.append(stamp)
-            self._check_length(index + 1, start)
-            if wanted is not None and index in wanted:
-                scan.kept[index] = fit_bgr(self._retrieve(capture), self.contract)
-            elif forecast and forecast.shows(start, start + REACH / scan.fps):
-                # Resizing costs most, so it waits until the next frame tells how long this one was shown.
-                pending = start, self._retrieve(capture)
-        if pending:
-            # Nothing follows, so the last frame stays on display.
-            scan.kept[len(stamps) - 1] = fit_bgr(pending[1], self.contract)
-        if not stamps:
-            raise ClipError(
-                f"{self.path}: not one frame could be decoded (damaged, or a codec that this OpenCV lacks); {RE_ENCODE}"
-            )
-        scan.fps = sampling.usable_fps(stated_fps(capture), stamps)
-        scan.starts = sampling.clean_stamps(stamps, scan.fps)
+    def _read(self) -> tuple[Scan, np.ndarray]:
+        with self._open() as track:
+            packets = Packets.read(track, self._timed(track.packets()), self._spread.end)
+            self._check_length(track, packets)
+            scan = self._by_seeking(track, packets)
+            if scan:
+                return scan, self._indices(scan)
+            if packets.held is not None:
+                track.restart()
+                scan = self._through(track, packets, packets.held, None)
+        if scan is None:
+            with self._open() as track:
+                scan = self._through(track, packets, track.packets(), None)
+        self._check_complete(scan)
+        indices = self._indices(scan)
+        wanted = set(indices.flatten().tolist())
+        if not wanted <= scan.kept.keys():
+            # The container was wrong about length or times, so the first pass did not keep the right frames.
+            with self._open() as track:
+                scan = self._through(track, packets, track.packets(), wanted)
+            if not wanted <= scan.kept.keys():
+                raise ClipError(f"{self._name}: decodes differently each time; {RE_ENCODE}")
+        return scan, indices
+
+    def _open(self) -> Any:
+        self._time_left()
+        return open_file(self._file, self._name, self._demuxer, self._limits)
+
+    def _indices(self, scan: Scan) -> np.ndarray:
+        return sampling.frames_on_display(scan.starts, self._spread.times(self._contract.frames, scan.duration))
+
+    def _keep(self, frame: Frame, others: int) -> np.ndarray | Frame:
+        # Resizing costs more than decoding, and of the likely frames only some will be shown.
+        return frame if (others + 1) * frame.pixels * 3 <= _ROOM else self._fit(frame)
+
+    def _fitted(self, kept: np.ndarray | Frame) -> np.ndarray:
+        return self._fit(kept) if isinstance(kept, Frame) else kept
+
+    def _fit(self, frame: Frame) -> np.ndarray:
+        return fit_frame(frame.rgb(), self._contract, frame.aspect)
+
+    def _by_seeking(self, track: Track, packets: Packets) -> Scan | None:
+        """Decodes from keyframes only what is shown. None where reading all is cheaper, or the packets misled."""
+        if self._spread.end is not None and not packets.whole:
+            return None
+        timeline = packets.timeline()
+        if timeline is None:
+            return None
+        starts = np.array([track.seconds(tick - timeline[0]) for tick in timeline])
+        duration = float(starts[-1]) + packets.tally.last_seconds
+        scan = Scan(starts, duration, len(timeline), packets.tally.expected(len(timeline), interlaced=False))
+        places = {timeline[i]: i for i in sorted(set(self._indices(scan).flatten().tolist()))}
+        stretches = packets.stretches(track, places)
+        if stretches is None:
+            return None
+        self._check_complete(scan)
+        for begin, ticks in stretches:
+            track.restart()
+            for frame in track.decode(self._from(track, packets, begin)):
+                tick = round(frame.stamp / track.time_base) if frame.stamp == frame.stamp else None
+                if tick in ticks:
+                    ticks.remove(tick)
+                    scan.kept[places[tick]] = self._fit(frame)
+                if not ticks:
+                    break
+            if ticks or track.damaged:
+                return None
         return scan
 
-    def _forecast(self, scan: Scan) -> sampling.Forecast:
-        promised = scan.count / scan.fps
+    def _from(self, track: Track, packets: Packets, begin: int) -> Iterator[Any]:
+        if packets.held is not None:
+            yield from self._timed(packets.held[begin:])
+            return
+        tick, sought = packets.ticks[begin], packets.seeks[begin]
+        # Transport streams have no index, and a search in them may end beyond what was looked for.
+        for earlier in _EARLIER:
+            found = False
+            track.seek((sought or 0) - int(earlier / track.time_base))
+            for packet in self._timed(track.packets()):
+                at = track.tick(packet)
+                found = found or (packet.is_keyframe and at == tick)
+                if found:
+                    yield packet
+                elif packet.is_keyframe and at is not None and tick is not None and at > tick:
+                    break
+            if found:
+                return
+
+    def _through(self, track: Track, packets: Packets, data: Iterable[Any], wanted: set[int] | None) -> Scan:
+        """Decodes from the start; keeps the frames `wanted` by index, or those that the packets make likely."""
+        window = self._spread.end
+        forecast = self._forecast(track, packets) if wanted is None else None
+        clock = sampling.Clock(track.fps)
+        starts: list[float] = []
+        kept: dict[int, np.ndarray | Frame] = {}
+        before: Frame | None = None
+        complete, interlaced, frame = False, False, None
+        for frame in track.decode(self._timed(data)):
+            start = clock.tick(frame.stamp)
+            if forecast and before and forecast.shows(starts[-1], start):
+                kept[len(starts) - 1] = self._keep(before, len(kept))
+                if len(kept) > 4 * self._contract.frames * self._spread.count:
+                    # The container is far off: keep nothing more, and leave it to a second pass.
+                    forecast = None
+            if window is not None and start >= window:
+                complete = True
+                break
+            if wanted is not None and len(starts) in wanted:
+                kept[len(starts)] = self._keep(frame, len(kept))
+            starts.append(start)
+            self._limits.check_length(self._name, len(starts), start)
+            before, interlaced = frame, interlaced or frame.interlaced
+        if not starts or frame is None:
+            raise ClipError(f"{self._name}: not one frame could be decoded (damaged); {RE_ENCODE}")
+        if forecast and not complete:
+            # Nothing follows, so the last frame stays on display.
+            kept[len(starts) - 1] = self._keep(frame, len(kept))
+        duration = starts[-1] + track.lasting(frame.duration)
+        if window is None:
+            self._limits.check_length(self._name, len(starts), duration)
+        # Up to a window's end that came, or that the packets were read to, everything was seen.
+        expected = len(starts)
+        if not complete:
+            tally = packets.tally
+            expected = tally.expected(len(starts), interlaced) if packets.whole else tally.frames
+        return Scan(np.array(starts), duration, len(starts), expected, kept)
+
+    def _forecast(self, track: Track, packets: Packets) -> sampling.Forecast:
+        timeline = packets.timeline()
+        if timeline is None:
+            longest = len(packets.shown) / track.fps
+        else:
+            longest = track.seconds(timeline[-1] - timeline[0]) + packets.tally.last_seconds
         # Genuine UCF-101 and HMDB-51 files are often one frame short, which shifts their late samples.
-        return sampling.Forecast.over(self.contract.frames, promised - 1 / scan.fps, promised, self.spread)
+        slack = 1 / track.fps if timeline is None or track.decoding_times else 0.0
+        return sampling.Forecast.over(self._contract.frames, longest - slack, longest, self._spread)
 
-    def _retrieve(self, capture: cv2.VideoCapture) -> np.ndarray:
-        # Into the same memory each time: fresh pages for every full-size frame cost as much as its conversion.
-        ok, frame = capture.retrieve(self._frame)
-        if not ok or frame is None or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ClipError(f"{self.path}: a frame cannot be converted to 8-bit colour; {RE_ENCODE}")
-        self.limits.check_pixels(self.path, frame.shape[1], frame.shape[0])
-        self._frame = frame
-        return frame
+    def _check_length(self, track: Track, packets: Packets) -> None:
+        timeline = packets.timeline()
+        if packets.whole and timeline and self._spread.end is None:
+            seconds = track.seconds(timeline[-1] - timeline[0]) + packets.tally.last_seconds
+            self._limits.check_length(self._name, len(timeline), seconds)
 
-    def _check_length(self, frames: int, seconds: float) -> None:
-        if frames > self.limits.max_frames:
-            raise ClipError(
-                f"{self.path}: {frames:,} frames or more, above the limit of {self.limits.max_frames:,}; "
-                "cut it into shorter videos or raise max_frames"
-            )
-        if seconds > self.limits.max_seconds:
-            raise ClipError(
-                f"{self.path}: {seconds:,.1f} seconds or more, above the limit of "
-                f"{self.limits.max_seconds:,g}; cut it into shorter videos or raise max_seconds"
-            )
+    def _check_complete(self, scan: Scan) -> None:
+        if not self._allow_short:
+            check_complete(self._name, scan.decoded, scan.expected)
 
-    def _time_left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+    def _timed(self, packets: Iterable[Any]) -> Iterator[Any]:
+        for packet in packets:
+            self._time_left()
+            yield packet
+
+    def _time_left(self) -> None:
+        if time.monotonic() > self._deadline:
             raise ClipError(
-                f"{self.path}: decoding took longer than {self.limits.max_decode_seconds:g} seconds; "
+                f"{self._name}: decoding took longer than {self._limits.max_decode_seconds:g} seconds; "
                 "scale the video down or raise max_decode_seconds"
             )
-        return left

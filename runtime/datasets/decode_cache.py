@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -40,10 +41,10 @@ _TOLD = TypeAdapter(list[_Told])
 class ClipCache:
     """Decodes each video once per contract and number of clips.
 
-    Clips are found by the video's bytes, the contract, their number, the decoder's code and OpenCV's version, so that
-    no change of these meets an old clip; a renamed or copied video meets its own. Clips appear whole or not at all,
-    whoever is killed and however many write at once; those damaged later are decoded anew. The audit does without:
-    it judges what the decoder gives now.
+    Clips are found by the video's bytes, the contract, their number, the decoder's code, and the versions of PyAV
+    (with its FFmpeg) and OpenCV, so that no change of these meets an old clip; a renamed or copied video meets its
+    own. Clips appear whole or not at all, whoever is killed and however many write at once; those damaged later are
+    decoded anew. The audit does without: it judges what the decoder gives now.
 
     Args:
         root: folder of the cache; made when the first clip is kept.
@@ -64,7 +65,7 @@ class ClipCache:
         """As `hardroute.runtime.clips.decode_clips`; raises as `decode`. So many clips of a video are kept together."""
         path = Path(path)
         sha256 = check_file(path, limits).sha256
-        words = [sha256, contract.model_dump_json(), str(clips), cv2.__version__, _code()]
+        words = [sha256, contract.model_dump_json(), str(clips), cv2.__version__, version("av"), _code()]
         key = hashlib.sha256("\n".join(words).encode()).hexdigest()
         place = self.root / key[:2] / f"{key}.npz"
         found = _read(place, contract, clips)

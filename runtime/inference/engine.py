@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,11 @@ from hardroute.runtime.inference.backend_selection import fastest
 from hardroute.runtime.inference.multi_clip import VideoPrediction
 from hardroute.runtime.inference.networks import MAX_BATCH, Networks
 from hardroute.runtime.prediction import Prediction, Route
+
+if TYPE_CHECKING:
+    from hardroute.runtime.bundle.trust import Trust
+
+_logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -53,6 +60,7 @@ class Engine:
         threads: int | None = None,
         digest: str | None = None,
         tolerance: float | None = None,
+        trust: Trust | None = None,
     ) -> Engine:
         """Opens a bundle, loads its router and all experts, and lets them answer the stored probes.
 
@@ -64,12 +72,16 @@ class Engine:
             verify: replay the probes ("auto" always does). Without it the networks may answer otherwise than where
                 they were exported, and nobody notices.
             threads: CPU threads of one network at a time; None: one per core.
-            digest: the bundle's digest as it was certified; any other bundle is refused. See `Bundle.open`.
+            digest: the bundle's `pin`, known from elsewhere; any other bundle or certificate is refused. See
+                `Bundle.open`.
             tolerance: largest difference of a logit from its probe; None: the manifest's, which is meant for fp32.
                 A backend of lower precision needs a larger one. Routes must be the same in any case. It holds for
                 `replay_probes`, too.
+            trust: whose signature the bundle must carry, and what its certificate must say. None: nobody is asked,
+                and a warning in the log says so. No environment variable and no file stands in for it.
 
         Raises:
+            TrustError: it does not meet the trust; a BundleError.
             BundleError: the bundle is broken or changed, or does not answer its probes as it should.
             BackendError: the backend is unknown or cannot run here; there is no fallback to another one.
             EngineError: the tolerance is negative or no number.
@@ -78,6 +90,10 @@ class Engine:
             bundle = Bundle.open(bundle, digest)
         elif digest is not None:
             bundle.require_digest(digest)
+        if trust is not None:
+            bundle = trust.verify(bundle)
+        elif bundle.vouched is None:
+            _logger.warning("bundle %s is %s", bundle.root, bundle.standing)
         if backend == AUTO:
             name, networks, because = fastest(bundle, threads, tolerance=tolerance)
             return cls(networks, name, because)
@@ -98,14 +114,19 @@ class Engine:
         return self.bundle.manifest.contract
 
     def predict(
-        self, clip: str | Path | DecodedClip, *, limits: Limits = Limits(), allow_short: bool = False
+        self,
+        clip: str | Path | DecodedClip,
+        *,
+        limits: Limits = Limits(),
+        allow_short: bool = False,
+        trusted: bool = False,
     ) -> Prediction:
         """Classifies one video.
 
         Args:
             clip: a video file, or a clip decoded under this engine's contract.
             limits: what a video file may cost.
-            allow_short: see `hardroute.runtime.clips.decoding`.
+            allow_short, trusted: see `hardroute.runtime.clips.decode_clips`.
 
         Raises:
             ClipError: the video cannot be used.
@@ -113,12 +134,18 @@ class Engine:
         decoding = 0.0
         if not isinstance(clip, DecodedClip):
             started = time.perf_counter()
-            clip = decode(clip, self.contract, limits, allow_short=allow_short)
+            clip = decode(clip, self.contract, limits, allow_short=allow_short, trusted=trusted)
             decoding = (time.perf_counter() - started) * 1000
         return _named(self.predict_batch(clip.frames[None])[0], clip, decoding)
 
     def predict_video(
-        self, video: str | Path, clips: int, *, limits: Limits = Limits(), allow_short: bool = False
+        self,
+        video: str | Path,
+        clips: int,
+        *,
+        limits: Limits = Limits(),
+        allow_short: bool = False,
+        trusted: bool = False,
     ) -> VideoPrediction:
         """Classifies a video by the mean over windows of the contract's `seconds`. It is decoded once.
 
@@ -126,13 +153,13 @@ class Engine:
             video: a file.
             clips: so many windows, spread evenly over it.
             limits: what the file may cost.
-            allow_short: see `hardroute.runtime.clips.decoding`.
+            allow_short, trusted: see `hardroute.runtime.clips.decode_clips`.
 
         Raises:
             ClipError: the video cannot be used, or the contract takes whole videos and several clips are asked for.
         """
         started = time.perf_counter()
-        cut = decode_clips(video, self.contract, limits, clips=clips, allow_short=allow_short)
+        cut = decode_clips(video, self.contract, limits, clips=clips, allow_short=allow_short, trusted=trusted)
         decoding = (time.perf_counter() - started) * 1000 / clips
         frames = np.stack([clip.frames for clip in cut])
         answers = [

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from hardroute.runtime.clips import DecodedClip, decode
+from hardroute.runtime.clips import DecodedClip, cage, decode
 from hardroute.runtime.delivery import Abstain, Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError, HardrouteError
 from hardroute.runtime.inference import Engine, MicroBatcher
@@ -62,6 +62,7 @@ class Service:
         self.metrics = Metrics(self.status.readings)
         self._delivery = Delivery(engine.bundle.digest, log=log, watch=watch, abstain=abstain)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
+        cage.default.warm()  # the first client does not wait for it
         self._in_flight = 0
 
     @contextmanager

@@ -41,11 +41,11 @@ class ServiceSettings(Settings):
 
     max_batch: _Count = Field(8, description="Clips that run together.")
     max_wait: Annotated[float, Field(ge=0, le=3600)] = Field(0.005, description="Seconds that a clip waits for others.")
-    max_upload: _Count = Field(64 * 2**20, description="MiB of one video.")
+    max_upload: _Count = Field(768 * 2**20, description="MiB of one video.")
     max_concurrent: _Count = Field(16, description="Requests under way; one more gets 503.")
-    upload_seconds: _Day = Field(30.0, description="Seconds until a whole video must have arrived.")
+    upload_seconds: _Day = Field(120.0, description="Seconds until a whole video must have arrived.")
     decode_seconds: _Hour = Field(20.0, description="Seconds that decoding one video may take.")
-    video_seconds: _Day = Field(300.0, description="Playing time of one video, in seconds.")
+    video_seconds: _Day = Field(600.0, description="Playing time of one video, in seconds.")
     decode_threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Videos decoded at a time; default: one per core."
     )

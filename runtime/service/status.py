@@ -41,18 +41,27 @@ class Status:
         certificate = engine.bundle.certificate()
         # Of the bundle that was loaded, whatever lies on the disk later.
         self._certificate = certificate.headline if certificate else None
+        self._standing = engine.bundle.standing
         self.last_log_error: str | None = None
 
     def info(self) -> dict[str, Any]:
-        """Bundle, classes, clip contract, certificate and limits."""
+        """Bundle, classes, clip contract, who certified what, and limits."""
         bundle, settings = self._engine.bundle, self._settings
         manifest = bundle.manifest
         return {
-            "bundle": {"name": manifest.name, "sha256": bundle.digest, "precision": manifest.precision},
+            "bundle": {
+                "name": manifest.name,
+                "sha256": bundle.digest,
+                "certificate_sha256": bundle.certificate_digest,
+                "precision": manifest.precision,
+            },
             "classes": list(manifest.classes),
             "experts": [expert.model_dump(include={"kind", "width"}) for expert in manifest.experts],
             "contract": manifest.contract.model_dump(),
             "certificate": self._certificate,
+            "certified": bundle.vouched is not None,
+            "certified_by": list(bundle.vouched.signers) if bundle.vouched else [],
+            "standing": self._standing,
             "backend": self._engine.backend,
             "limits": {
                 "upload_bytes": settings.max_upload,
@@ -84,6 +93,7 @@ class Status:
         bundle = self._engine.bundle
         yield Reading("bundle_info", "The bundle served.", 1, {"name": bundle.manifest.name, "sha256": bundle.digest})
         yield Reading("bundle_differs", "1 if another bundle lies on the disk by now.", not bundle.is_current())
+        yield Reading("certified", "1 if its certificate was verified under a trust.", bundle.vouched is not None)
         stats = self._batcher.stats
         yield Reading("batcher_pending", "Clips that wait for a network or are in it.", stats.pending)
         for network, clips, runs in (

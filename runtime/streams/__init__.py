@@ -4,11 +4,12 @@
 ...     print(event.start, event.prediction.label if event.prediction else event.error)
 """
 
+from hardroute.runtime.streams.address import showable, spelled_out
 from hardroute.runtime.streams.events import StreamCounts, StreamEvent
 from hardroute.runtime.streams.hub import Hub
-from hardroute.runtime.streams.open_video import Take
+from hardroute.runtime.streams.open_video import FrameSource, Take
 from hardroute.runtime.streams.settings import Policy, Reconnect, StreamSettings
-from hardroute.runtime.streams.source import FrameSource, Source
+from hardroute.runtime.streams.source import Source
 from hardroute.runtime.streams.stream import Stream
 
 __all__ = [
@@ -22,4 +23,6 @@ __all__ = [
     "StreamEvent",
     "StreamSettings",
     "Take",
+    "showable",
+    "spelled_out",
 ]

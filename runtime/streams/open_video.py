@@ -1,28 +1,23 @@
-"""A video that is open for reading, whatever it comes from."""
+"""A video that is open for reading in this process: frames of one's own, or a file whose maker is trusted."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 
 from hardroute.runtime.clips import Limits
-from hardroute.runtime.clips.file_type import SourceFile, check_file
-from hardroute.runtime.clips.frame_source import RE_ENCODE, open_capture, stated_count, stated_fps, stated_pixels
+from hardroute.runtime.clips.file_type import SourceFile
+from hardroute.runtime.clips.frames import Shown
 from hardroute.runtime.clips.sampling import usable_fps
 from hardroute.runtime.errors import ClipError
-from hardroute.runtime.streams.settings import StreamSettings
-
-if TYPE_CHECKING:
-    from hardroute.runtime.streams.source import FrameSource
+from hardroute.runtime.streams.cutting import Manner, Step, cut_windows
 
 
 class Take(Protocol):
-    """An open video.
+    """An open video, frame by frame.
 
     Attributes:
         clip, sha256: name and digest of the file, for the log; "" where there is no file.
@@ -39,7 +34,7 @@ class Take(Protocol):
         """Goes to the next frame and says when it starts, in seconds from any origin; None: there is none."""
 
     def retrieve(self) -> np.ndarray | None:
-        """That frame, (h, w, 3) uint8 BGR, valid until the next one is retrieved; None: it cannot be converted.
+        """That frame, (h, w, 3) uint8 RGB, valid until the next one is retrieved; None: it cannot be converted.
 
         Raises ClipError if it is too large.
         """
@@ -48,59 +43,47 @@ class Take(Protocol):
         """Called by another thread when nobody waits for frames any more; ends a `grab` that hangs, if it can."""
 
 
-class CaptureTake:
-    """OpenCV's reader as a take.
+@runtime_checkable
+class WindowTake(Protocol):
+    """An open video that is cut where it is read. Attributes and `cancel`: see `Take`."""
 
-    Args:
-        now: when frames start, where the capture's own clock is not to be used.
-        at_end: called with the frames read and the seconds they took, when no more come; may raise ClipError.
+    clip: str
+    sha256: str
+
+    def steps(self, manner: Manner) -> Iterator[Step]:
+        """Its windows. Raises ClipError."""
+
+    def cancel(self) -> None: ...
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """Frames of your own: rendered, received some other way, or made up to test for hours in minutes.
+
+    Attributes:
+        fps: frames a second, used where a timestamp is of no use.
+
+    >>> class Noise:
+    ...     fps = 25.0
+    ...     def __init__(self, frames: int) -> None:
+    ...         self.left = frames
+    ...     def read(self) -> tuple[float, np.ndarray] | None:
+    ...         if not self.left:
+    ...             return None
+    ...         self.left -= 1
+    ...         return -self.left / self.fps, np.random.default_rng(self.left).integers(0, 256, (48, 64, 3), np.uint8)
+    >>> for event in Stream(engine, Noise(25 * 3600)):  # an hour of video  # doctest: +SKIP
+    ...     print(event.start, event.prediction.label)
     """
 
-    def __init__(
-        self,
-        capture: cv2.VideoCapture,
-        name: str,
-        limits: Limits,
-        clip: str = "",
-        sha256: str = "",
-        now: Callable[[], float] | None = None,
-        at_end: Callable[[int, float], None] | None = None,
-    ) -> None:
-        self.clip, self.sha256 = clip, sha256
-        self.fps = usable_fps(stated_fps(capture))
-        self._capture, self._name, self._limits, self._now, self._at_end = capture, name, limits, now, at_end
-        self._frame: np.ndarray | None = None
-        self._frames, self._first, self._last = 0, 0.0, 0.0
-        limits.check_pixels(name, *stated_pixels(capture))
+    fps: float
 
-    def grab(self) -> float | None:
-        try:
-            if not self._capture.grab():
-                if self._at_end:
-                    self._at_end(self._frames, self._last - self._first + 1 / self.fps)
-                return None
-            stamp = self._now() if self._now else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        except cv2.error as error:
-            raise ClipError(f"{self._name}: the video reader gave up ({error.err}); {RE_ENCODE}") from None
-        self._first = self._first if self._frames else stamp
-        self._last = max(self._last, stamp)
-        self._frames += 1
-        return stamp
+    def read(self) -> tuple[float, np.ndarray] | None:
+        """The next frame: its time in seconds, from any origin, and (h, w, 3) uint8 RGB. None: there are no more.
 
-    def retrieve(self) -> np.ndarray | None:
-        try:
-            # Into the same memory each time: fresh pages for every full-size frame cost as much as its conversion.
-            ok, frame = self._capture.retrieve(self._frame)
-        except cv2.error:
-            return None
-        if not ok or frame is None or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            return None
-        self._limits.check_pixels(self._name, frame.shape[1], frame.shape[0])
-        self._frame = frame
-        return frame
-
-    def cancel(self) -> None:
-        """A file does not hang for longer than its time limit."""
+        Raises:
+            ClipError: the source is broken; the stream ends with this error.
+        """
 
 
 class FrameTake:
@@ -125,26 +108,56 @@ class FrameTake:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             return None
         self._limits.check_pixels(self._name, frame.shape[1], frame.shape[0])
-        return cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.size else None
+        return frame if frame.size else None
 
     def cancel(self) -> None:
         """Whoever gives the frames has no such call."""
 
 
-@contextlib.contextmanager
-def open_file_take(path: Path, settings: StreamSettings) -> Iterator[Take]:
-    """A video file. Its end is an error where the header promised more, or the file was changed meanwhile."""
-    file = check_file(path, settings.limits)
-    with open_capture(path, settings.timeout) as capture:
-        promised, rate = stated_count(capture), usable_fps(stated_fps(capture))
+class FileTake:
+    """A file, decoded in this process."""
 
-        def at_end(frames: int, seconds: float) -> None:
-            file.check_unchanged()
-            file.check_complete(frames, _expected(file, promised, rate, frames, seconds))
+    def __init__(self, source: SourceFile) -> None:
+        self.clip, self.sha256 = source.path.name, source.sha256
+        self._source, self._cancelled = source, False
 
-        yield CaptureTake(capture, str(path), settings.limits, path.name, file.sha256, at_end=at_end)
+    def steps(self, manner: Manner) -> Iterator[Step]:
+        """See `WindowTake`. Raises ClipError where the track should hold more, or the file was changed meanwhile."""
+        source = self._source
+        manner = replace(manner, name=str(source.path))
+        for step in file_steps(source.file, source.demuxer, manner, every=0.0):
+            if self._cancelled:
+                return
+            yield step
+        source.check_unchanged()
+
+    def cancel(self) -> None:
+        """See `Take`."""
+        self._cancelled = True
 
 
-def _expected(file: SourceFile, promised: int, rate: float, frames: int, seconds: float) -> int:
-    # As in `Reader.expected`: a container that states a length only, promises seconds.
-    return promised if file.counts_frames or not frames else round(frames * promised / rate / seconds)
+def file_steps(file: Any, demuxer: str, manner: Manner, every: float) -> Iterator[Step]:
+    """The windows of a file that is open, in one read from its start to its end."""
+    # With FFmpeg, which a program need not load whose files are read in the cage.
+    from hardroute.runtime.clips.frame_source import open_file
+    from hardroute.runtime.clips.packets import Tally, check_complete
+
+    with open_file(file, manner.name, demuxer, manner.limits) as track:
+        tally, decoded, interlaced = Tally(track), 0, False
+
+        def packets() -> Iterator[Any]:
+            for packet in track.packets():
+                tally.add(packet)
+                yield packet
+
+        def frames() -> Iterator[tuple[float, Shown]]:
+            nonlocal decoded, interlaced
+            for frame in track.decode(packets()):
+                decoded, interlaced = decoded + 1, interlaced or frame.interlaced
+                yield frame.stamp, frame
+            # Before the rest becomes a window: what is missing may have been a part of it.
+            if not decoded:
+                raise ClipError(f"{manner.name}: not one frame could be decoded (damaged); copy it again")
+            check_complete(manner.name, decoded, tally.expected(decoded, interlaced))
+
+        yield from cut_windows(frames(), track.fps, manner, every)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,17 +11,13 @@ from typing import Protocol
 import numpy as np
 
 from hardroute.runtime.clips import ClipContract
-from hardroute.runtime.clips.sampling import Clock
 from hardroute.runtime.errors import ClipError, HardrouteError
+from hardroute.runtime.streams.cutting import Manner, Step, cut_windows
 from hardroute.runtime.streams.events import Kind
-from hardroute.runtime.streams.open_video import Take
-from hardroute.runtime.streams.pace import Pauses, RateLimit, Stopwatch
-from hardroute.runtime.streams.settings import MAX_HOLD, StreamSettings
+from hardroute.runtime.streams.open_video import Take, WindowTake
+from hardroute.runtime.streams.pace import Pauses, Stopwatch
+from hardroute.runtime.streams.settings import StreamSettings
 from hardroute.runtime.streams.source import Source
-from hardroute.runtime.streams.windows import Cut, Windows
-
-# So many frames in a row that cannot be converted are no accident any more.
-MAX_CORRUPT_RUN = 100
 
 
 @dataclass(eq=False)
@@ -59,7 +54,7 @@ class Reader:
     def __init__(self, source: Source, contract: ClipContract, settings: StreamSettings, sink: Sink) -> None:
         self._source, self._contract, self._settings = source, contract, settings
         self._sink, self._stop = sink, threading.Event()
-        self._take: Take | None = None
+        self._take: Take | WindowTake | None = None
         self._seconds, self._stride = settings.window(contract)
         self._index = 0
         self._video = -1
@@ -106,7 +101,7 @@ class Reader:
                 self._stop.wait(pause)
         return None
 
-    def _attempt(self, opening: contextlib.AbstractContextManager[Take]) -> str | None:
+    def _attempt(self, opening: contextlib.AbstractContextManager[Take | WindowTake]) -> str | None:
         """Reads one video. What went wrong, or None; for a live source its end is wrong."""
         self._frames = 0
         try:
@@ -122,57 +117,43 @@ class Reader:
             return f"{self._source.name}: not one frame could be decoded"
         return f"{self._source.name}: the source ended" if self._source.live else None
 
-    def _read(self, take: Take) -> None:
-        rate = RateLimit(self._source.name, self._seconds, self._settings.limits.max_frames)
-        clock, windows = self._begin(take)
-        start, corrupt_run = 0.0, 0
-        while not self._stop.is_set() and (stamp := self._grab(take)) is not None:
-            before, start = start, clock.tick(stamp)
-            if start - before > max(MAX_HOLD, self._seconds):
-                self._put(take, windows.finish(before + 1 / take.fps, short=False))
-                clock, windows = self._begin(take)
-                start = clock.tick(stamp)
-                self._video += 1
-                self._sink.count(jumps=1)
-            rate.check(start)
-            self._put(take, windows.advance(start))
-            with self._busy:
-                if (frame := take.retrieve()) is not None:
-                    windows.hold(frame)
-            corrupt_run = 0 if frame is not None else corrupt_run + 1
-            self._sink.count(frames=1, corrupt=int(frame is None))
-            if corrupt_run >= MAX_CORRUPT_RUN:
-                raise ClipError(f"{self._source.name}: {corrupt_run} frames in a row cannot be converted")
-        # A short file is a clip, as it is for `decode`; the rest of a connection that broke is not.
-        self._put(take, windows.finish(start + 1 / take.fps, short=not self._source.live))
-
-    def _begin(self, take: Take) -> tuple[Clock, Windows]:
-        return Clock(take.fps), Windows(self._contract, self._seconds, self._stride)
-
-    def _grab(self, take: Take) -> float | None:
-        if not self._source.live:
-            with self._busy:
-                stamp = take.grab()
-        else:
-            began = time.monotonic()
-            stamp = take.grab()
-            # OpenCV tells a time limit from an end by nothing else.
-            if stamp is None and time.monotonic() - began > 0.9 * self._settings.timeout:
-                raise ClipError(f"{self._source.name}: no frame for {self._settings.timeout:g} seconds")
-        if stamp is not None:
-            self._frames += 1
-            if self._lost:
-                self._lost = False
-                self._sink.count(reconnects=1)
-                self._sink.note("source-back", None, self._video)
-        return stamp
-
-    def _put(self, take: Take, cuts: Iterator[Cut]) -> None:
+    def _read(self, take: Take | WindowTake) -> None:
+        manner = Manner(
+            name=self._source.name,
+            contract=self._contract,
+            limits=self._settings.limits,
+            seconds=self._seconds,
+            stride=self._stride,
+            live=self._source.live,
+        )
+        steps = take.steps(manner) if isinstance(take, WindowTake) else self._cut_here(take, manner)
         while not self._stop.is_set():
-            with self._busy:
-                cut = next(cuts, None)
-            if cut is None:
+            # Waiting for a live source is no work.
+            with contextlib.nullcontext() if self._source.live else self._busy:
+                step = next(steps, None)
+            if step is None:
                 return
+            self._heard(take, step)
+
+    def _cut_here(self, take: Take, manner: Manner) -> Iterator[Step]:
+        def frames() -> Iterator[tuple[float, np.ndarray | None]]:
+            while not self._stop.is_set() and (stamp := take.grab()) is not None:
+                yield stamp, take.retrieve()
+
+        yield from cut_windows(frames(), take.fps, manner)
+
+    def _heard(self, take: Take | WindowTake, step: Step) -> None:
+        self._frames += step.frames
+        self._video += step.jumps
+        counts = {"frames": step.frames, "corrupt": step.corrupt, "jumps": step.jumps}
+        if some := {name: count for name, count in counts.items() if count}:
+            self._sink.count(**some)
+        if self._lost and step.frames:
+            self._lost = False
+            self._sink.count(reconnects=1)
+            self._sink.note("source-back", None, self._video)
+        if (cut := step.cut) is not None and not self._stop.is_set():
+            spent = self._busy.lap()
             window = Window(
                 index=self._index,
                 video=self._video,
@@ -181,13 +162,13 @@ class Reader:
                 frames=cut.frames,
                 clip=take.clip,
                 sha256=take.sha256,
-                decode_ms=self._busy.lap(),
+                decode_ms=spent if step.milliseconds is None else step.milliseconds,
             )
             self._index += 1
             self._sink.put(window)
 
 
-def _stoppable(source: Source, stop: threading.Event) -> Iterator[contextlib.AbstractContextManager[Take]]:
+def _stoppable(source: Source, stop: threading.Event) -> Iterator[contextlib.AbstractContextManager[Take | WindowTake]]:
     for opening in source.takes():
         if stop.is_set():
             return

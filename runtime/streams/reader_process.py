@@ -1,110 +1,112 @@
-"""A live source as a take, read by a child process.
+"""A source that is read by a child process: whatever a stranger sent is demuxed and decoded there, see `cage`.
 
-In one process OpenCV opens one video at a time, and a camera that hangs while it is opened would keep all others and
-every file waiting. And what comes over a network may crash a decoder: that ends a child, not the service.
+A camera that hangs while it is opened keeps nobody else waiting, and what crashes a decoder ends a child, not the
+service.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
-
-import hardroute
-from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.clips import Limits, cage
+from hardroute.runtime.clips.file_type import SourceFile
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.streams import wire
-from hardroute.runtime.streams.open_video import Take
-from hardroute.runtime.streams.settings import StreamSettings
+from hardroute.runtime.streams.cutting import Manner, Step
 
-# Python and its libraries take a moment, and longer on a machine that is busy.
-_START = 30.0
-# The child keeps the time limit itself; this is for one that hangs.
-_GRACE = 2.0
+CHILD = "hardroute.runtime.streams.reader_child"
+# The child keeps the time limit itself and tells every second that frames come; this is for one that hangs.
+_GRACE = 4.0
 
 
 class IsolatedTake:
-    """Frames of a child, fitted to the contract already."""
+    """Windows of a child; see `WindowTake`.
 
-    clip, sha256 = "", ""
+    Args:
+        target: a camera's number, a URL, or the file that is read. timeout: seconds for opening, and for one frame.
+    """
 
-    def __init__(self, child: subprocess.Popen[bytes], task: wire.Task) -> None:
-        self._child, self._task = child, task
-        contract = task.contract
-        self._shape = (contract.height, contract.width, 3)
-        assert child.stdout  # noqa: S101 -- for the type checker: it was asked for
-        self._receiver = wire.Receiver(child.stdout.fileno(), contract.height * contract.width * 3)
-        self._frame: np.ndarray | None = None
-        self._fps: float | None = None
+    def __init__(
+        self, target: int | str | SourceFile, timeout: float, *, redirects: bool = False, module: str = CHILD
+    ) -> None:
+        file = target if isinstance(target, SourceFile) else None
+        self.clip, self.sha256 = (file.path.name, file.sha256) if file else ("", "")
+        self._target, self._file, self._timeout, self._redirects = target, file, timeout, redirects
+        self._module = module
+        self._child: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
 
-    @property
-    def fps(self) -> float:
-        """See `Take`; waits until the source is open, for only then is it known."""
-        # No cached_property: before Python 3.12 all of its instances wait for each other.
-        if self._fps is None:
-            self._fps = float(self._receive(_START + self._task.timeout, wire.OPENED)[1])
-        return self._fps
-
-    def grab(self) -> float | None:
-        """See `Take`."""
-        kind, data = self._receive(self._task.timeout + _GRACE, wire.FRAME, wire.END)
-        if kind == wire.END:
-            return None
-        stamp, pixels = wire.unpack_frame(data)
-        whole = len(pixels) == self._shape[0] * self._shape[1] * 3
-        self._frame = np.frombuffer(pixels, np.uint8).reshape(self._shape) if whole else None
-        return stamp
-
-    def retrieve(self) -> np.ndarray | None:
-        """See `Take`."""
-        return self._frame
-
-    def cancel(self) -> None:
-        """See `Take`."""
-        self._child.kill()
-
-    def _receive(self, timeout: float, *expected: bytes) -> tuple[bytes, bytes]:
-        name = self._task.name
-        try:
-            kind, data = self._receiver.receive(timeout)
-        except TimeoutError:
-            raise ClipError(f"{name}: no frame for {timeout:g} seconds") from None
-        except EOFError:
-            raise ClipError(f"{name}: its reader died; the source may send what a decoder cannot bear") from None
-        if kind == wire.ERROR:
-            raise ClipError(data.decode("utf-8", errors="replace"))
-        if kind not in expected:
-            raise ClipError(f"{name}: its reader answered out of turn")
-        return kind, data
-
-
-@contextlib.contextmanager
-def open_live_take(target: int | str, name: str, contract: ClipContract, settings: StreamSettings) -> Iterator[Take]:
-    """A camera's number or a URL, read in a process of its own; see `Take`. Raises ClipError."""
-    task = wire.Task(target, name, settings.timeout, contract, settings.limits)
-    # The child finds this very code, and nothing that lies in the current folder.
-    paths = [str(Path(hardroute.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hardroute.runtime.streams.reader_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    def steps(self, manner: Manner) -> Iterator[Step]:
+        """See `WindowTake`."""
+        if self._file:
+            manner = replace(manner, name=str(self._file.path))
+        task = wire.Task(
+            None if isinstance(self._target, SourceFile) else self._target,
+            manner,
+            self._timeout,
+            self._file.demuxer if self._file else "",
+            self._redirects,
         )
-    except OSError as error:  # out of processes, files or memory, which may pass
-        raise ClipError(f"{name}: its reader cannot be started ({error.strerror}); raise that limit") from None
-    with child:  # closes the pipes and waits
-        try:
+        with self._started(manner.name, manner.limits) as child:
             # Not among the arguments, which every user of the machine can read: a URL may hold a password.
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.write(task.to_json() + b"\n")  # type: ignore[union-attr]
                 child.stdin.flush()  # type: ignore[union-attr]
-            yield IsolatedTake(child, task)
-        finally:
+            yield from self._received(child, manner)
+        if self._file and not self._cancelled:
+            self._file.check_unchanged()
+
+    def cancel(self) -> None:
+        """See `Take`."""
+        self._cancelled = True
+        if child := self._child:
             child.kill()
+
+    @contextlib.contextmanager
+    def _started(self, name: str, limits: Limits) -> Iterator[subprocess.Popen[bytes]]:
+        descriptors = (self._file.file.fileno(),) if self._file else ()
+        try:
+            child = cage.start(self._module, *descriptors, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        except OSError as error:  # out of processes, files or memory, which may pass
+            raise ClipError(f"{name}: its reader cannot be started ({error.strerror}); raise that limit") from None
+        self._child = child
+        with child:  # closes the pipes and waits
+            try:
+                if self._cancelled:
+                    return
+                yield child
+            finally:
+                child.kill()
+
+    def _received(self, child: subprocess.Popen[bytes], manner: Manner) -> Iterator[Step]:
+        contract = manner.contract
+        size = contract.frames * contract.height * contract.width * 3
+        receiver = wire.Receiver(child.stdout.fileno(), size)  # type: ignore[union-attr]
+        kind, data = self._receive(receiver, manner.name, cage.START_SECONDS)
+        if kind == wire.READY:
+            # All that it needs for itself is loaded, and nothing has been opened yet.
+            cage.bound_memory(child.pid, manner.limits)
+            kind, data = self._receive(receiver, manner.name, self._timeout + _GRACE)
+        while kind in (wire.OPENED, wire.STEP):
+            if kind == wire.STEP:
+                try:
+                    step = wire.unpack_step(data, contract)
+                except ValueError:
+                    raise ClipError(f"{manner.name}: its reader answered out of turn") from None
+                yield step
+            kind, data = self._receive(receiver, manner.name, self._timeout + _GRACE)
+        if kind == wire.ERROR:
+            raise ClipError(data.decode("utf-8", errors="replace"))
+        if kind != wire.END:
+            raise ClipError(f"{manner.name}: its reader answered out of turn")
+
+    def _receive(self, receiver: wire.Receiver, name: str, timeout: float) -> tuple[bytes, bytes]:
+        try:
+            return receiver.receive(timeout)
+        except TimeoutError:
+            raise ClipError(f"{name}: no frame for {timeout:g} seconds") from None
+        except EOFError:
+            raise ClipError(f"{name}: its reader died; the source may send what a decoder cannot bear") from None

@@ -66,6 +66,8 @@ class StreamSettings(Settings):
         timeout: seconds that opening, or waiting for one frame, may take.
         reconnect: of live sources.
         loop: start a file or folder anew when it ends, for ever.
+        trusted: files are decoded in this process and not in the cage; see `hardroute.runtime.clips.decode`.
+        redirects: an HTTP server may send on to another host or port.
     """
 
     what: ClassVar[str] = "stream"
@@ -83,6 +85,8 @@ class StreamSettings(Settings):
     timeout: _Seconds = Field(5.0, description="Seconds that opening a source, or waiting for a frame, may take.")
     reconnect: Reconnect = Reconnect()
     loop: bool = Field(False, description="Start files and folders anew when they end, for ever.")
+    trusted: bool = Field(False, description="Decode files in this process: their maker is trusted.")
+    redirects: bool = Field(False, description="Follow a server that sends on to another host or port.")
 
     def window(self, contract: ClipContract) -> tuple[float, float]:
         """(seconds, stride) under this contract. Raises StreamError if windows would overlap too much."""

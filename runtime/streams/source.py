@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-from urllib.parse import urlsplit
-
-import numpy as np
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from hardroute.runtime.clips import ClipContract
+from hardroute.runtime.clips.file_type import open_video
 from hardroute.runtime.errors import ClipError
-from hardroute.runtime.streams.open_video import FrameTake, Take, open_file_take
-from hardroute.runtime.streams.reader_process import open_live_take
+from hardroute.runtime.streams.address import check_url, looks_like_address, showable
+from hardroute.runtime.streams.open_video import FileTake, FrameSource, FrameTake, Take, WindowTake
+from hardroute.runtime.streams.reader_process import IsolatedTake
 from hardroute.runtime.streams.settings import StreamSettings
 
-SCHEMES = ("rtsp", "rtsps", "http", "https")
-VIDEOS = frozenset((".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"))
+VIDEOS = frozenset(
+    (
+        *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    )
+)
 
 
 class Source(Protocol):
@@ -34,38 +39,8 @@ class Source(Protocol):
     name: str
     live: bool
 
-    def takes(self) -> Iterator[AbstractContextManager[Take]]:
+    def takes(self) -> Iterator[AbstractContextManager[Take | WindowTake]]:
         """Each is entered, read to its end and left before the next. Entering and reading raise ClipError."""
-
-
-@runtime_checkable
-class FrameSource(Protocol):
-    """Frames of your own: rendered, received some other way, or made up to test for hours in minutes.
-
-    Attributes:
-        fps: frames a second, used where a timestamp is of no use.
-
-    >>> class Noise:
-    ...     fps = 25.0
-    ...     def __init__(self, frames: int) -> None:
-    ...         self.left = frames
-    ...     def read(self) -> tuple[float, np.ndarray] | None:
-    ...         if not self.left:
-    ...             return None
-    ...         self.left -= 1
-    ...         return -self.left / self.fps, np.random.default_rng(self.left).integers(0, 256, (48, 64, 3), np.uint8)
-    >>> for event in engine.stream(Noise(25 * 3600)):  # an hour of video  # doctest: +SKIP
-    ...     print(event.start, event.prediction.label)
-    """
-
-    fps: float
-
-    def read(self) -> tuple[float, np.ndarray] | None:
-        """The next frame: its time in seconds, from any origin, and (h, w, 3) uint8 RGB. None: there are no more.
-
-        Raises:
-            ClipError: the source is broken; the stream ends with this error.
-        """
 
 
 class VideoFiles:
@@ -77,10 +52,15 @@ class VideoFiles:
         self.name = name
         self._files, self._settings = files, settings
 
-    def takes(self) -> Iterator[AbstractContextManager[Take]]:
+    def takes(self) -> Iterator[AbstractContextManager[WindowTake]]:
         files = itertools.cycle(self._files) if self._settings.loop else self._files
         for file in files:
-            yield open_file_take(file, self._settings)
+            yield self._open(file)
+
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[WindowTake]:
+        with open_video(path, self._settings.limits) as source:
+            yield FileTake(source) if self._settings.trusted else IsolatedTake(source, self._settings.timeout)
 
 
 class LiveSource:
@@ -91,13 +71,13 @@ class LiveSource:
 
     live = True
 
-    def __init__(self, target: int | str, contract: ClipContract, settings: StreamSettings) -> None:
-        self.name = public_name(target) if isinstance(target, str) else f"camera:{target}"
-        self._target, self._contract, self._settings = target, contract, settings
+    def __init__(self, target: int | str, settings: StreamSettings) -> None:
+        self.name = showable(target) if isinstance(target, str) else f"camera:{target}"
+        self._target, self._settings = target, settings
 
-    def takes(self) -> Iterator[AbstractContextManager[Take]]:
+    def takes(self) -> Iterator[AbstractContextManager[WindowTake]]:
         while True:
-            yield open_live_take(self._target, self.name, self._contract, self._settings)
+            yield nullcontext(IsolatedTake(self._target, self._settings.timeout, redirects=self._settings.redirects))
 
 
 class _Frames:
@@ -108,15 +88,19 @@ class _Frames:
         self._frames, self._settings = frames, settings
 
     def takes(self) -> Iterator[AbstractContextManager[Take]]:
-        yield contextlib.nullcontext(FrameTake(self._frames, self.name, self._settings.limits))
+        yield nullcontext(FrameTake(self._frames, self.name, self._settings.limits))
 
 
-def open_source(spec: object, settings: StreamSettings, contract: ClipContract) -> Source:
+def open_source(
+    spec: object,
+    settings: StreamSettings,
+    contract: ClipContract,
+) -> Source:
     """What a user calls a source, as one. Nothing is opened yet.
 
     Args:
-        spec: a file, a folder (its videos by name, without subfolders), a camera's number or "camera:0", a URL of
-            `SCHEMES`, a `FrameSource`, or a `Source` of your own.
+        spec: a file or its `file://` address, a folder (its videos and those of its folders, by name, without hidden
+            ones), a camera's number or "camera:0", a URL of `SCHEMES`, a `FrameSource`, or a `Source` of your own.
         settings: how it will be read.
         contract: what its windows are for.
 
@@ -128,47 +112,50 @@ def open_source(spec: object, settings: StreamSettings, contract: ClipContract) 
     if isinstance(spec, FrameSource):
         return _Frames(spec, settings)
     if isinstance(spec, int):
-        return LiveSource(spec, contract, settings)
+        return LiveSource(spec, settings)
     if not isinstance(spec, str | Path):
         raise ClipError(f"source {type(spec).__name__}: not a path, a URL, a camera's number or something to read from")
     text = str(spec)
-    if camera := re.fullmatch(r"camera:([0-9]{1,4})", text):
-        return LiveSource(int(camera[1]), contract, settings)
-    if isinstance(spec, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return LiveSource(_check_url(text), contract, settings)
-    path = Path(spec)
+    if isinstance(spec, str):
+        if not text.strip():
+            raise ClipError("the source's name is empty; give a file, a folder, a URL or a camera")
+        if camera := re.fullmatch(r"camera:([0-9]{1,4})", text):
+            return LiveSource(int(camera[1]), settings)
+        if text.lower().startswith("file:"):
+            text = _local_path(text)
+        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+            return LiveSource(check_url(text), settings)
+    path = Path(text)
     if path.is_dir():
         return VideoFiles(text, _videos(path), settings)
     if not path.exists():
-        raise ClipError(f"{text}: no such file or folder; check the path")
+        # It may be an address that was mistyped, with a password in it.
+        shown = showable(text) if looks_like_address(text) else text
+        raise ClipError(f"{shown}: no such file or folder; check the path")
     return VideoFiles(text, [path], settings)
 
 
-def public_name(url: str) -> str:
-    """The address without what may be secret: user, password, query and fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _check_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ClipError("a source's URL cannot be read; write it as rtsp://HOST:PORT/PATH") from None
-    name = public_name(url)
-    if parts.scheme.lower() not in SCHEMES:
-        raise ClipError(f"{name}: the scheme {parts.scheme!r} is not opened here; known: {', '.join(SCHEMES)}")
-    if not host or any(character.isspace() or not character.isprintable() for character in url):
-        raise ClipError(f"{name}: not a URL with a host and without blanks; write it as rtsp://HOST:PORT/PATH")
-    return url
+def _local_path(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost"):
+        raise ClipError(f"{showable(address)}: a file of another machine; write it as file:///PATH")
+    path = unquote(parts.path)
+    if "\0" in path or not path:
+        raise ClipError("a file:// address without a path; write it as file:///PATH")
+    return path
 
 
 def _videos(folder: Path) -> list[Path]:
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS and path.is_file())
-    except OSError as error:
-        raise ClipError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
-    if not files:
+    """Those in it and in its folders; what a name hides (macOS writes ._clip.mp4 beside a clip) is none."""
+    found: list[Path] = []
+
+    def failed(error: OSError) -> None:
+        raise ClipError(f"{error.filename or folder}: cannot be read ({error.strerror}); check its permissions")
+
+    for place, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in VIDEOS and path.is_file()]
+    if not found:
         raise ClipError(f"{folder}: no video in it ({', '.join(sorted(VIDEOS))})")
-    return files
+    return sorted(found)

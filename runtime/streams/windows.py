@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hardroute.runtime.clips import ClipContract
-from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.clips.frames import Shown
+from hardroute.runtime.clips.preprocess import fit_frame
 from hardroute.runtime.clips.sampling import sample_times, shown_before
 
 # Of a window in which the video ends. A shorter rest tells the network too little.
@@ -41,6 +42,7 @@ class Windows:
     under a contract of so many seconds.
 
     Only the frame on display is held in full size, and frames of the contract's size for the windows that are open.
+    A frame that no window shows is neither converted nor resized.
 
     >>> windows = Windows(ClipContract(frames=2, height=8, width=8), seconds=1.0, stride=1.0)
     >>> for start in (0.0, 0.5, 1.0):
@@ -55,7 +57,7 @@ class Windows:
         self._times = sample_times(contract.frames, seconds)
         self._next = 0
         self._open: deque[_Open] = deque()
-        self._image: np.ndarray | None = None
+        self._image: np.ndarray | Shown | None = None
         self._fitted: np.ndarray | None = None
 
     @property
@@ -76,8 +78,11 @@ class Windows:
             yield from self._fill(start)
         yield from self._fill(start)
 
-    def hold(self, frame: np.ndarray) -> None:
-        """The frame (h, w, 3) uint8 BGR that is on display now. It may change after the next `advance`."""
+    def hold(self, frame: np.ndarray | Shown) -> None:
+        """The frame that is on display now, (h, w, 3) uint8 RGB or yet to be converted.
+
+        It may change after the next `advance`, which raises ClipError if it is to be shown and cannot be converted.
+        """
         self._image, self._fitted = frame, None
 
     def finish(self, duration: float, short: bool) -> Iterator[Cut]:
@@ -115,7 +120,11 @@ class Windows:
     def _shown(self) -> np.ndarray:
         if self._fitted is None:
             assert self._image is not None  # noqa: S101 -- a bug here must not become a black frame
-            self._fitted = fit_bgr(self._image, self._contract)
+            held = self._image
+            image, aspect = (held, 1.0) if isinstance(held, np.ndarray) else (held.rgb(), held.aspect)
+            # A copy in any case: whoever gave the frame may change it.
+            fitted = fit_frame(image, self._contract, aspect)
+            self._fitted = fitted.copy() if fitted is image else fitted
         return self._fitted
 
     def _cut(self, window: _Open) -> Cut:

@@ -1,45 +1,57 @@
-"""What a child that reads a live source and its parent say to each other, over pipes."""
+"""What a child that reads a stream and its parent say to each other, over pipes."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import struct
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final
 
+import numpy as np
+
 from hardroute.runtime.clips import ClipContract, Limits
+from hardroute.runtime.streams.cutting import Manner, Step
+from hardroute.runtime.streams.windows import Cut
 
 # Kind and length of a message.
 _HEAD: Final = struct.Struct("<cI")
-_STAMP: Final = struct.Struct("<d")
-OPENED, FRAME, END, ERROR = b"O", b"F", b"Z", b"E"
+READY, OPENED, STEP, END, ERROR = b"R", b"O", b"S", b"Z", b"E"
 _MOST_TEXT: Final = 1 << 16
+# frames, corrupt, jumps, milliseconds; number, start and end of the window, if its frames follow.
+_STEP: Final = struct.Struct("<qqqdqdd")
 
 
 @dataclass(frozen=True)
 class Task:
     """What a child is asked to read.
 
-    target: a camera's number or a URL. name: for messages. timeout: seconds. contract: frames are fitted to it.
+    Attributes:
+        target: a camera's number, a URL, or None for a file that the child has open.
+        demuxer: of the file. timeout: seconds that opening, or one wait for data, may take.
+        redirects: whether a server may send on to another host or port.
     """
 
-    target: int | str
-    name: str
+    target: int | str | None
+    manner: Manner
     timeout: float
-    contract: ClipContract
-    limits: Limits = field(default_factory=Limits)
+    demuxer: str = ""
+    redirects: bool = False
 
     def to_json(self) -> bytes:
-        return json.dumps({**asdict(self), "contract": self.contract.model_dump()}).encode()
+        fields = asdict(self)
+        fields["manner"]["contract"] = self.manner.contract.model_dump()
+        return json.dumps(fields).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Task:
         fields: dict[str, Any] = json.loads(text)
-        contract, limits = ClipContract(**fields.pop("contract")), Limits(**fields.pop("limits"))
-        return cls(**fields, contract=contract, limits=limits)
+        manner = fields.pop("manner")
+        manner["contract"], manner["limits"] = ClipContract(**manner["contract"]), Limits(**manner["limits"])
+        return cls(**fields, manner=Manner(**manner))
 
 
 def send(pipe: BinaryIO, kind: bytes, data: bytes = b"") -> None:
@@ -48,26 +60,38 @@ def send(pipe: BinaryIO, kind: bytes, data: bytes = b"") -> None:
     pipe.flush()
 
 
-def pack_frame(stamp: float, frame: bytes) -> bytes:
-    """The data of a `FRAME`: its time, and its pixels or nothing."""
-    return _STAMP.pack(stamp) + frame
+def pack_step(step: Step) -> bytes:
+    """The data of a `STEP`."""
+    cut, spent = step.cut, step.milliseconds or 0.0
+    place = (cut.number, cut.start, cut.end) if cut else (-1, 0.0, 0.0)
+    head = _STEP.pack(step.frames, step.corrupt, step.jumps, spent, *place)
+    return head + (cut.frames.tobytes() if cut else b"")
 
 
-def unpack_frame(data: bytes) -> tuple[float, memoryview]:
-    """Undoes `pack_frame`."""
-    return _STAMP.unpack_from(data)[0], memoryview(data)[_STAMP.size :]
+def unpack_step(data: bytes, contract: ClipContract) -> Step:
+    """Undoes `pack_step`. Raises ValueError for what no step is: a child may have been turned by what it reads."""
+    if len(data) < _STEP.size:
+        raise ValueError("a step cut short")
+    frames, corrupt, jumps, spent, number, start, end = _STEP.unpack_from(data)
+    if min(frames, corrupt, jumps) < 0 or not all(map(math.isfinite, (spent, start, end))):
+        raise ValueError("counts and times")
+    step = Step(frames, corrupt, jumps, None, spent)
+    if number >= 0:
+        pixels = np.frombuffer(data, np.uint8, offset=_STEP.size)
+        step.cut = Cut(number, start, end, pixels.reshape(contract.frames, contract.height, contract.width, 3))
+    return step
 
 
 class Receiver:
     """Reads messages from a pipe's file descriptor, each within a time limit.
 
     Args:
-        frame_bytes: of one frame; a longer message is refused.
+        window_bytes: of one window's frames; a longer message is refused.
     """
 
-    def __init__(self, descriptor: int, frame_bytes: int) -> None:
+    def __init__(self, descriptor: int, window_bytes: int) -> None:
         self._descriptor = descriptor
-        self._most = max(_MOST_TEXT, frame_bytes + _STAMP.size)
+        self._most = max(_MOST_TEXT, window_bytes + _STEP.size)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hardroute.audit.policy import Policy
 from hardroute.cli import load
 from hardroute.runtime.bundle.bundle import Bundle
 from hardroute.runtime.cli import main
-from hardroute.runtime.errors import BackendError
+from hardroute.runtime.errors import BackendError, BundleError
 from tests.audit.report.test_html import visible_text
 from tests.support import bundles
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy, reseal
@@ -35,7 +36,7 @@ class Audited:
     ) -> None:
         self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
         self.policy = lax_policy(folder / "policy.toml")
-        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.monkeypatch, self._capsys = monkeypatch, capsys
         self.model = bundle_with_twin(self.bundle, monkeypatch, **fields)
         labelled_set(self.data, self.model)
 
@@ -49,7 +50,7 @@ class Audited:
             "--out",
             str(self.out),
         ]
-        self._monkeypatch.setattr(sys, "argv", ["audit", *arguments, *more])
+        self.monkeypatch.setattr(sys, "argv", ["audit", *arguments, *more])
         with pytest.raises(SystemExit) as exit_:
             main(load("audit"))
         printed = self._capsys.readouterr()
@@ -146,7 +147,7 @@ def test_a_device_that_is_not_there_is_one_line_and_no_other_is_taken(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert audited.run("--device", device) == 2 and not audited.out.exists()
-    assert re.search(f"error: --device {device}: .*{complaint}", audited.stderr)
+    assert re.search(f"error: device {device}: .*{complaint}", audited.stderr)
 
 
 def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ def test_every_phase_shows_its_progress(audited: Audited, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Show, "phase", phase)
     assert audited.run("--source", f"same={audited.bundle}") == 0, audited.stderr
-    assert list(seen) == ["decoding clips", "attacks", "transfer", "sanity", "replay"]
+    assert list(seen) == ["decoding clips", "attacks", "transfer", "replay", "checks"]
     for name, counts in seen.items():
         assert counts[-1][0] == counts[-1][1] > 0 and counts == sorted(counts), name
         assert len({total for _, total in counts}) == 1
@@ -264,6 +265,20 @@ def out_is_a_file(audited: Audited) -> None:
     audited.out = audited.policy
 
 
+def out_below_a_file(audited: Audited) -> None:
+    audited.out = audited.policy / "report"
+
+
+def out_of_no_name(audited: Audited) -> None:
+    audited.out = audited.policy.parent / ("x" * 300)
+
+
+def out_is_not_ours(audited: Audited) -> None:
+    # Root may write anywhere, so the answer is planted.
+    audited.out = audited.policy.parent / "report"
+    audited.monkeypatch.setattr("os.access", lambda path, mode: False)
+
+
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
@@ -276,7 +291,10 @@ def out_is_a_file(audited: Audited) -> None:
         (no_bundle, "no such bundle"),
         (no_set, "no such folder"),
         (bad_policy, "policy.toml: name: missing"),
-        (out_is_a_file, "choose another --out"),
+        (out_is_a_file, "policy.toml: not a folder; choose another --out"),
+        (out_below_a_file, "policy.toml: not a folder; choose another --out"),
+        (out_of_no_name, "name too long; choose another --out"),
+        (out_is_not_ours, "no permission to write there; choose another --out"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(audited: Audited, spoil: Any, complaint: str) -> None:
@@ -289,9 +307,38 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(audited: Audited, spoi
     assert sorted(audited.policy.parent.rglob("*")) == before
 
 
+def bug(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("planted\nerror: forged")
+
+
+def accepted_and_refused(*_: Any, **__: Any) -> Any:
+    raise BundleError("planted: what was accepted is refused later")
+
+
+@pytest.mark.parametrize("where", ["evaluate", "replay", "measure", "gflops"])
+@pytest.mark.parametrize("crash", [bug, accepted_and_refused])
+def test_a_crash_is_not_a_verdict(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, where: str, crash: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(f"hardroute.audit.certify.{where}", crash)
+    assert audited.run() == 3, audited.stderr
+    last = audited.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "REFUSED" not in audited.stdout
+    assert not (audited.out / "report.json").exists()
+    # A traceback is for a bug, and a line is enough for the rest.
+    assert ("Traceback" in audited.stderr) is (crash is bug)
+    if crash is bug:
+        assert last == "error: the audit broke, so nothing was judged (ZeroDivisionError: planted error: forged)"
+
+
+def test_a_crash_before_the_audit_is_not_a_verdict_either(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardroute.audit.cli.load_clips", bug)
+    assert audited.run() == 3 and "Traceback" in audited.stderr
+
+
 def test_the_module_runs_and_importing_audit_is_light() -> None:
     run = subprocess.run([sys.executable, "-m", "audit", "none", "--data", "none"], capture_output=True, text=True)
-    assert run.returncode == 2 and run.stderr.strip() == "error: none: no such bundle folder"
+    assert run.returncode == 2 and run.stderr.startswith("error: none: no such bundle folder")
     light = "import sys, audit, hardroute.audit.policy; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", light], check=True)
 

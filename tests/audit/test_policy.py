@@ -64,6 +64,11 @@ def test_any_changed_value_changes_the_digest(tmp_path: Path, before: str, after
             "clean_accuracy = nan",
             "thresholds.clean_accuracy: .*got nan; needs share in",
         ),
+        ("clean_accuracy = 0.80", "clean_accuracy = false", "thresholds.clean_accuracy: .*got False; needs share in"),
+        ("clean_accuracy = 0.80", 'clean_accuracy = "0.5"', "thresholds.clean_accuracy: .*got '0.5'; needs share in"),
+        ("steps = 20", "steps = true", "attacks.steps: .*got True; needs whole number"),
+        ("steps = 20", "steps = 20.0", "attacks.steps: .*got 20.0; needs whole number"),
+        ("schema_version = 1", "schema_version = true", "schema_version: got true; needs 1"),
         ("clean_accuracy = 0.80", "", "thresholds.clean_accuracy: missing; needs share in"),
         (
             "clean_accuracy = 0.80",

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from hardroute import Bundle, load_twin, models
-from hardroute.audit.twins import load_twins
+from hardroute.audit.bundles import load_twins
 from hardroute.runtime.errors import BundleError
 from tests.support.bundles import make_bundle
 

@@ -17,7 +17,6 @@ import typer
 
 from hardroute import Engine, RouteLog, Stream
 from hardroute.runtime.cli import main
-from hardroute.runtime.clips.frame_source import open_capture, stated_fps
 from hardroute.runtime.datasets import open_set
 from hardroute.runtime.errors import HardrouteError
 
@@ -30,8 +29,7 @@ class Endless:
 
     def __init__(self, video: Path, seconds: float, realtime: bool = False) -> None:
         self.name = video.name
-        with open_capture(video, timeout=5) as capture:
-            self.fps = stated_fps(capture)
+        self.fps = cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)
         self._frames = self._read(video)
         self._left = round(seconds * self.fps)
         self._realtime, self._began, self._count = realtime, time.monotonic(), 0
@@ -50,11 +48,10 @@ class Endless:
 
     def _read(self, video: Path) -> Generator[np.ndarray, None, None]:
         while True:
-            with open_capture(video, timeout=5) as capture:
-                frames = 0
-                while capture.grab():
-                    frames += 1
-                    yield cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+            capture, frames = cv2.VideoCapture(str(video)), 0
+            while capture.grab():
+                frames += 1
+                yield cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
             if not frames:
                 raise HardrouteError(f"{video}: not one frame could be decoded; give another --video")
 

@@ -18,6 +18,7 @@ from hardroute.models import (
     load_twin,
     save_twin,
 )
+from hardroute.models.normalize import BatchNorm3d
 from hardroute.models.restoration import OverUnder
 from hardroute.models.router import ConvRouter
 from hardroute.runtime.errors import BundleError, MethodError
@@ -204,3 +205,15 @@ class TestRestore:
         save_twin(model.eval(), spec, tmp_path)
         x = clips(3)
         torch.testing.assert_close(load_twin(tmp_path)(x), model(x))
+
+
+def test_a_batch_of_one_value_per_channel_is_normalised_by_what_was_gathered() -> None:
+    norm, x = BatchNorm3d(2), torch.rand(4, 2, 1, 1, 1)
+    norm(x)
+    gathered = {name: value.clone() for name, value in norm.state_dict().items()}
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    found = norm(x[:1])
+    torch.testing.assert_close(found.flatten(), (x[0].flatten() - mean) / (var + norm.eps).sqrt())
+    assert all(torch.equal(value, gathered[name]) for name, value in norm.state_dict().items())
+    torch.testing.assert_close(norm(x), torch.nn.BatchNorm3d(2)(x))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
 from hardroute.models.router import ConstantRouter
 
@@ -71,3 +74,13 @@ def class_clips(n: int, classes: int = 3) -> tuple[Tensor, Tensor]:
     y = torch.arange(n) % classes
     noise = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(6))
     return ((0.5 + 0.04 * templates(classes)[y] + 0.1 * noise).clamp(0, 1) * 255).round() / 255, y
+
+
+def with_bounds(policy: Policy, **bounds: float | None) -> Policy:
+    """The policy with other thresholds."""
+    return policy.model_copy(update={"thresholds": policy.thresholds.model_copy(update=bounds)})
+
+
+def with_attacks(policy: Policy, **settings: Any) -> Policy:
+    """The policy with other attacks."""
+    return policy.model_copy(update={"attacks": policy.attacks.model_copy(update=settings)})

@@ -47,6 +47,12 @@ def test_a_clip_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert again.stderr.splitlines()[-1].startswith("error: ")
     assert "--resume" in again.stderr
 
+    other = command(*fit, "--resume", "--lr", "0.5", cwd=root)
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "other settings (asked for: lr 0.5, not 0.002)" in other.stderr.splitlines()[-1]
+    same = command(*fit, "--resume", cwd=root)
+    assert same.returncode == 0 and same.stdout == done.stdout
+
     done = command("training", "export", tmp_path / "run", "--out", tmp_path / "bundle", "--single", cwd=root)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
@@ -77,6 +83,7 @@ class TestBadInput:
             (["--blocks", "1,1,x,0"], "--blocks"),
             (["--device", "tpu"], "--device"),
             (["--eps", "300"], "--eps"),
+            (["--lr", "inf"], "--lr"),
         ],
     )
     def test_a_setting(self, tmp_path: Path, words: list[str], says: str) -> None:
@@ -110,3 +117,15 @@ class TestBadInput:
     def test_a_run_record_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text("{")
         assert "cannot be read" in invoke("export", tmp_path, "--out", tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("verb", ["fit", "export", "compare", "evaluate"])
+def test_help_loads_no_torch(verb: str) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from hardroute.cli import app\n"
+        f"result = CliRunner().invoke(app, [{verb!r}, '--help'])\n"
+        "assert result.exit_code == 0 and 'Usage' in result.output, result\n"
+        "print([name for name in ('torch', 'onnx', 'onnxruntime', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

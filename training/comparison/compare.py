@@ -4,24 +4,29 @@ Every step leaves its result on disk, so that a comparison that was cut short go
 """
 
 import json
+import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hardroute.audit.certify import Means, certify
+from hardroute.audit.certify import certify
 from hardroute.audit.clip_selection import chosen_clips, ordered
 from hardroute.audit.policy import Policy
+from hardroute.audit.report import REPORT, Report, data_digest, write
+from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
-from hardroute.runtime.datasets import load_clips, open_set
-from hardroute.runtime.errors import DataError
-from hardroute.training.comparison.compute import equal_epochs, run_flops
-from hardroute.training.export.bundle import export_bundle
-from hardroute.training.loop.distributed import Team
-from hardroute.training.loop.fit import fit_run
-from hardroute.training.loop.run import Run, write_text
+from hardroute.runtime.datasets import ClipCache, cache_root, load_clips, open_set
+from hardroute.runtime.files import write_whole
+from hardroute.training.comparison.compute import equal_epochs, spent_flops
+from hardroute.training.comparison.report import Row, row_of
+from hardroute.training.export import export_bundle, summary
+from hardroute.training.loop import fit_run
+from hardroute.training.run import Run
 from hardroute.training.settings import FitSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,93 +60,53 @@ def equal_shares(settings: list[FitSettings], reference: FitSettings, classes: i
 
 def compare(
     settings: list[FitSettings], reference: FitSettings, root: Path, policy: Policy, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Trains, exports and audits each of `settings`, and returns a row for each.
 
     Raises DataError if `root` holds runs of other settings.
     """
-    classes = len(open_set(reference.data).classes)
+    clip_set = open_set(reference.data)
+    classes, clips = len(clip_set.classes), len(clip_set.split("train"))
     rows = []
     for chosen in equal_shares(settings, reference, classes):
         entry = Entry(chosen, root)
         say(f"{entry.name}: {chosen.epochs} epochs")
-        trained(entry)
+        run = trained(entry)
         audited(entry, policy)
-        rows.append(row(entry, classes))
-        write_text(root / "compare.json", json.dumps(rows, indent=2) + "\n")
+        rows.append(row_of(run, entry.audit, spent_flops(run) * clips / 1e12))
+        write_whole(root / "compare.json", json.dumps(rows, indent=2) + "\n")
     return rows
 
 
-def trained(entry: Entry) -> None:
+def trained(entry: Entry) -> Run:
     """Fits and exports, or goes on where that was cut short."""
     run = Run.open(entry.run) if (entry.run / "run.json").exists() else None
-    if run and run.record.settings != entry.settings:
-        raise DataError(f"{entry.run} holds a run of other settings; choose another --out, or remove it")
-    if not run or run.finished_epochs < entry.settings.epochs:
-        run = fit_run(entry.settings, entry.run, Team(), run)
+    run = fit_run(entry.settings, entry.run, run=run)
+    if entry.bundle.exists() and Bundle.open(entry.bundle).manifest.training != summary(run):
+        log.warning("%s is not of the run in %s, and is exported anew", entry.bundle, entry.run)
+        shutil.rmtree(entry.bundle)
     if not entry.bundle.exists():
         export_bundle(run, entry.bundle, as_trained=True)
+    return run
 
 
 def audited(entry: Entry, policy: Policy) -> None:
     """Runs every attack of the policy on every clip; the gate's verdict does not matter here.
 
-    After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32.
+    After training in bf16 the attacks see the model in bf16 as well, for the time it saves; verdicts are in fp32. An
+    audit that is there already is taken if it was made of this bundle, by this policy, on these clips.
     """
-    if (entry.audit / "report.json").exists():
-        return
     began, bundle, settings = time.monotonic(), Bundle.open(entry.bundle), entry.settings
     clip_set = chosen_clips(open_set(settings.data), bundle, policy, None)
-    clips = ordered(load_clips(clip_set, settings.contract), bundle)
-    means = Means(
-        thorough=True,
-        work=entry.audit / ".work",
-        precision="bf16" if settings.precision == "bf16" else "fp32",
-        device=settings.device,
-    )
+    decoder = ClipCache(cache_root() / "clips").decode_clips
+    clips = ordered(load_clips(clip_set, settings.contract, decoder=decoder), bundle)
+    precision = "bf16" if settings.precision == "bf16" else "fp32"
+    if (entry.audit / REPORT).exists():
+        made_of = Report.read(entry.audit / REPORT).made_of
+        if made_of == (bundle.digest, policy.digest, data_digest(clips), precision):
+            return
+        log.warning("%s is of another bundle, policy or set, and is made anew", entry.audit)
+        shutil.rmtree(entry.audit)
+    means = Means(thorough=True, work=entry.audit / WORK, precision=precision, device=settings.device)
     result = certify(bundle, clips, policy, means)
-    result.write(entry.audit, clip_set.name, None, time.monotonic() - began)
-
-
-def row(entry: Entry, classes: int) -> dict[str, Any]:
-    """What the table says of one entry: accuracies with n and interval, slopes, operations, load, training compute."""
-    report = json.loads((entry.audit / "report.json").read_text())
-    found, run = report["tables"]["this_model"], Run.open(entry.run)
-    clips = len(open_set(entry.settings.data).split("train"))
-    return {
-        "method": entry.settings.method,
-        "seed": entry.settings.seed,
-        "epochs": entry.settings.epochs,
-        "training_tflops": run_flops(entry.settings, classes) * clips / 1e12,
-        "training_seconds": sum(epoch["seconds"] for epoch in run.metrics),
-        "load_entropy": report["router"]["clean"]["entropy"],
-        "bundle": report["bundle"]["digest"],
-        "attack_precision": report["attack_precision"],
-        "router_spread": report["router"]["spread"],
-        **found,
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in the shape of the paper's Tab. 2, as Markdown: per cent with 95 % Wilson intervals."""
-    columns = list(rows[0]["accuracy"])
-    head = ["method", "seed", "epochs", *columns, "Lips-R", "Lips-R / spread", "Lips-J", "GFLOPs", "load entropy"]
-    lines = [head, ["---"] * len(head)]
-    for each in rows:
-        cells = [each["method"], str(each["seed"]), str(each["epochs"])]
-        for found in (each["accuracy"].get(column) for column in columns):
-            cells.append(
-                f"{100 * found['share']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})" if found else "-"
-            )
-        router, joint = (each[name]["mean"] if each[name] else None for name in ("lips_r", "lips_j"))
-        # Lips-R shrinks with the router's scores, and routes do not: what it is of their spread does not.
-        relative = router / each["router_spread"] if router is not None and each["router_spread"] else None
-        slopes = [router, relative, joint]
-        cells += ["-" if slope is None else f"{slope:.3g}" for slope in slopes]
-        cells += [f"{each['gflops']['routed']:.3f}", f"{each['load_entropy']:.2f}"]
-        lines.append(cells)
-    n = rows[0]["accuracy"]["CLEAN"]["n"]
-    caption = (
-        f"Accuracy in per cent at eps {rows[0]['eps_255']:g}/255, n = {n}; {rows[0]['training_tflops']:.0f} TFLOP each."
-    )
-    return caption + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    write(result, entry.audit, clip_set.name, None, time.monotonic() - began)

@@ -9,29 +9,31 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hardroute.models import VideoMoE, build_model
-from hardroute.training.loop.shared_start import common_steps, leader
-from hardroute.training.losses import step_loss
+from hardroute.training.loop import single_expert, start_steps
+from hardroute.training.losses import step_gradients
 from hardroute.training.methods import find_method
+from hardroute.training.run import Run
 from hardroute.training.settings import FitSettings
 
-EACH = 2  # clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.steady)
+# Clips for each expert: attacks run an expert on a single clip as on two (hardroute.audit.attacks.batch_invariance).
+EACH = 2
 
 
-class EvenRouter(nn.Module):
-    """A router that costs what it costs and sends as many clips to each expert as to any other.
+class FixedRouter(nn.Module):
+    """A router that costs what it costs, and sends all clips to one expert, or as many to each as to any other.
 
     Experts of several kinds differ in cost, and where an untrained router sends its clips is chance.
     """
 
-    def __init__(self, router: nn.Module) -> None:
+    def __init__(self, router: nn.Module, expert: int | None) -> None:
         super().__init__()
-        self.router = router
+        self.router, self.expert = router, expert
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.router(x)
         clips, experts = scores.shape
-        away = (torch.arange(experts) - torch.arange(clips)[:, None]) % experts
-        return 0 * scores - away
+        to = torch.arange(clips)[:, None] if self.expert is None else self.expert
+        return 0 * scores - (torch.arange(experts) - to) % experts
 
 
 class Operations(TorchDispatchMode):
@@ -52,34 +54,55 @@ class Operations(TorchDispatchMode):
 
 
 @functools.cache  # a comparison asks for the same ones again and again
-def flops_per_clip(settings: FitSettings, classes: int, together: bool = False) -> float:
+def flops_per_clip(settings: FitSettings, classes: int, shared: bool = False, expert: int | None = None) -> float:
     """Operations (2 per multiply-add) that one training clip costs in one epoch of the method's schedule.
 
-    Forward and backward passes of inner attacks and outer losses, counted on random clips, an even share for each
-    expert, by the layers' shapes; what the optimiser and validation add is left out. `together`: in an epoch of the
-    start (hardroute.training.loop.shared_start).
+    Forward and backward passes of inner attacks and outer losses, counted on random clips by the layers' shapes; what
+    the optimiser and validation add is left out.
+
+    Args:
+        shared: in an epoch of the shared start (hardroute.training.loop.phases).
+        expert: that all clips are routed to; None: an even share for each.
     """
     torch.manual_seed(0)
     method, whole = find_method(settings.method), build_model(settings.model(classes))
-    whole = VideoMoE(EvenRouter(whole.router), whole.experts)
+    whole = VideoMoE(FixedRouter(whole.router, expert), whole.experts)
     clips = len(whole.experts) * EACH
-    steps = common_steps(method, settings.start == "one") if together else [(step, False) for step in method.steps]
+    steps = start_steps(method, settings.start == "one") if shared else [(step, False) for step in method.steps]
     x, y = torch.rand(clips, *settings.contract.shape), torch.arange(clips) % classes
     total = 0.0
     for step, first in steps:
-        model = (leader(whole) if first else whole).train()
+        model = (single_expert(whole) if first else whole).train()
         with Operations() as counted:
-            step_loss(step, model, x, y, settings.eps, settings, torch.zeros_like).backward()
+            step_gradients(step, model, x, y, settings.eps, settings, torch.zeros_like)
         total += counted.total
     return total / clips
 
 
 def run_flops(settings: FitSettings, classes: int) -> float:
-    """Operations that one training clip costs in a whole run."""
-    one = settings.model_copy(update={"epochs": 1, "together": 0.0})  # one count for any number of epochs
-    together = settings.epochs_together
-    flops = (settings.epochs - together) * flops_per_clip(one, classes)
-    return flops + (together * flops_per_clip(one, classes, together=True) if together else 0)
+    """Operations that one training clip costs in a whole run whose experts are evenly loaded."""
+    one = settings.model_copy(update={"epochs": 1, "shared_start": 0.0})  # one count for any number of epochs
+    shared = settings.shared_epochs
+    flops = (settings.epochs - shared) * flops_per_clip(one, classes)
+    return flops + (shared * flops_per_clip(one, classes, shared=True) if shared else 0)
+
+
+def spent_flops(run: Run) -> float:
+    """Operations that one training clip cost in a run so far, by the loads that its experts had in it.
+
+    An epoch costs the mean of what it would cost with all clips at one expert, weighted by the experts' shares of its
+    passes. Epochs of older versions, which did not note them, count with even loads.
+    """
+    settings, classes = run.record.settings, len(run.record.classes)
+    one = settings.model_copy(update={"epochs": 1, "shared_start": 0.0})
+    kinds, total = settings.kinds, 0.0
+    for epoch in run.metrics:
+        shared = epoch.epoch <= settings.shared_epochs
+        if not epoch.trained_load:
+            total += flops_per_clip(one, classes, shared)
+        for expert, share in enumerate(epoch.trained_load):
+            total += share * flops_per_clip(one, classes, shared, expert % len(kinds))
+    return total
 
 
 def equal_epochs(settings: FitSettings, reference: FitSettings, classes: int) -> int:

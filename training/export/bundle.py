@@ -2,23 +2,24 @@
 
 import math
 import platform
-import shutil
-import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from hardroute.audit.evaluation import factor_for, spread
+from hardroute.audit.evaluation import Subject
 from hardroute.models import ModelSpec, VideoMoE, build_model, save_twin
-from hardroute.models.build import MAX_GAIN
+from hardroute.models.spec import MAX_GAIN
 from hardroute.runtime.bundle import Bundle, Probes, write_manifest
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set
 from hardroute.runtime.errors import DataError
+from hardroute.runtime.files import new_folder
 from hardroute.training.export.onnx_files import compose_single, export_network
-from hardroute.training.loop.run import Run, RunRecord
+from hardroute.training.run import Run, RunRecord
 
 # Largest difference of a logit from its probe that still counts as equal: a hundred times what fp32 backends were
 # seen to differ by, and far below what moves a label.
@@ -44,8 +45,17 @@ def export_bundle(
     clips = load_clips(val.take(min(probes, len(val)), settings.seed), settings.contract)
     if not as_trained:
         model, spec = readable(model, spec, clips.frames)
-    training = {"settings": settings.model_dump(mode="json"), "tools": run.record.tools, "best_epoch": run.best}
+    training = summary(run)
     return write_bundle(model, run.record, clips, out, training=training, single=single, spec=spec)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a bundle's manifest says of the run that it was made from."""
+    return {
+        "settings": run.record.settings.model_dump(mode="json"),
+        "tools": run.record.tools,
+        "best_epoch": run.best.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def readable(model: VideoMoE, spec: ModelSpec, frames: np.ndarray) -> tuple[VideoMoE, ModelSpec]:
@@ -54,7 +64,7 @@ def readable(model: VideoMoE, spec: ModelSpec, frames: np.ndarray) -> tuple[Vide
     A method may train with scores so small that every weight in the routing log would be one in M, no margin would
     mean anything, and no probe would notice another route. The factor is a power of two: nothing is rounded.
     """
-    factor = factor_for(spread(model, torch.from_numpy(to_network(frames))))
+    factor = Subject.of(model, torch.from_numpy(to_network(frames))).factor
     gain = spec.router.gain * min(factor, 2.0 ** math.floor(math.log2(MAX_GAIN / spec.router.gain)))
     spec = spec.model_copy(update={"router": spec.router.model_copy(update={"gain": gain})})
     scaled = build_model(spec)
@@ -68,17 +78,15 @@ def write_bundle(
     clips: ClipArrays,
     out: str | Path,
     *,
-    training: dict,
+    training: Mapping[str, Any],
     single: bool = False,
     spec: ModelSpec | None = None,
 ) -> Bundle:
     """Write `model` as a bundle with `clips` as its probes; see export_bundle. `spec`: if it is not the record's."""
     out, spec = Path(out), spec or record.spec
     if out.exists():
-        raise DataError(f"{out} exists: remove it or choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+        raise DataError(f"{out} exists: remove it or choose another folder")
+    with new_folder(out) as folder:
         contract = record.settings.contract
         example = torch.zeros(1, *contract.shape)
         export_network(model.router, example, "router_logits", folder / "router.onnx")
@@ -114,11 +122,6 @@ def write_bundle(
                 "training": training,
             },
         )
-        folder.chmod(0o755)  # mkdtemp's 0700 would keep a service's own user from reading it
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return Bundle.open(out)
 
 

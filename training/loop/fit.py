@@ -1,44 +1,63 @@
 """One run from its settings: checked, its clips read, its folder made, trained to the end."""
 
+import logging
 import platform
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Final
 
-from hardroute.models import build_model, find_expert
+from pydantic import TypeAdapter, ValidationError
+
+from hardroute.models import build_model
 from hardroute.models.published import start_from
+from hardroute.runtime.bundle import Manifest
 from hardroute.runtime.clips import Spread
 from hardroute.runtime.datasets import ClipArrays, ClipCache, ClipSet, cache_root, load_clips, open_set
 from hardroute.runtime.errors import DataError
-from hardroute.training.console import Screen, reading
-from hardroute.training.loop.distributed import Team
-from hardroute.training.loop.precision import Precision
-from hardroute.training.loop.run import Run, RunRecord
+from hardroute.training.console import ConsoleReporter, reading
+from hardroute.training.loop.distributed import ProcessGroup
 from hardroute.training.loop.trainer import Trainer
+from hardroute.training.precision import Precision
+from hardroute.training.run import ClipsDigest, Run, RunRecord
 from hardroute.training.settings import FitSettings
 
+log = logging.getLogger(__name__)
+# What a manifest takes for classes, asked of the manifest itself.
+_NAMES: Final = Manifest.model_fields["classes"]
+_CLASSES: Final[TypeAdapter[tuple[str, ...]]] = TypeAdapter(Annotated[_NAMES.annotation, _NAMES])  # type: ignore[arg-type]
 
-def fit_run(settings: FitSettings, out: Path, team: Team, run: Run | None = None) -> Run:
-    """Trains a new run in `out`, or goes on with `run`.
 
-    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made.
+def fit_run(settings: FitSettings, out: Path, processes: ProcessGroup | None = None, run: Run | None = None) -> Run:
+    """Trains a new run in `out`, or goes on with `run`, if it is not finished.
+
+    Raises HardrouteError for whatever is wrong with settings or set, before a folder is made; DataError where `run` is
+    one of other settings, or where its set has other clips or labels by now.
     """
-    clip_set = checked(settings, run, team)
+    processes = processes or ProcessGroup()
+    if run and (difference := settings.first_difference(run.record.settings)):
+        raise DataError(f"{run.root} holds a run of other settings (asked for: {difference}); start another run")
+    clip_set = checked(settings, run, processes)
     train, val = clips_of(clip_set, settings)
-    run = run or created(out, settings, clip_set, team)
-    screen = Screen(settings.epochs, silent=not team.leads)
-    trainer = Trainer(run, train, val, screen, team)
-    with screen.progress:
+    seen = {"train": ClipsDigest.of(train), "val": ClipsDigest.of(val)}
+    if run:
+        require_same_clips(run, seen)
+        if run.finished_epochs >= settings.epochs:
+            return run
+    else:
+        run = created(out, settings, clip_set, seen, processes)
+    reporter = ConsoleReporter(settings.epochs, silent=not processes.is_main)
+    trainer = Trainer(run, train, val, reporter, processes)
+    with reporter.progress:
         trainer.go()
     return run
 
 
-def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
+def checked(settings: FitSettings, run: Run | None, processes: ProcessGroup) -> ClipSet:
     """The labelled set of a run that can be carried out."""
-    for kind in settings.kinds:
-        find_expert(kind)
-    precision = Precision(settings.precision, settings.device)
-    settings.check_team(team.size)
+    Precision(settings.precision, settings.device)
+    settings.check_processes(processes.size)
     Spread(settings.contract.seconds, settings.clips_per_video)
     clip_set = open_set(settings.data)
     if run and clip_set.classes != run.record.classes:
@@ -47,11 +66,35 @@ def checked(settings: FitSettings, run: Run | None, team: Team) -> ClipSet:
         raise DataError(
             f"{settings.data}: training needs two classes or more, and its only one is {clip_set.classes[0]!r}"
         )
-    model = build_model(settings.model(len(clip_set.classes)))
-    precision.check_planes(model, settings.contract)
+    _require_names(clip_set)
     if settings.init and run is None:
-        start_from(list(model.experts), list(settings.init))
+        start_from(list(build_model(settings.model(len(clip_set.classes))).experts), list(settings.init))
     return clip_set
+
+
+def _require_names(clip_set: ClipSet) -> None:
+    """Raises DataError for classes that a bundle could not name: found now, and not after the training."""
+    try:
+        _CLASSES.validate_python(clip_set.classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{clip_set.name}: class {str(first['input'])[:80]!r} cannot stand in a bundle: {first['msg']}"
+        ) from None
+
+
+def require_same_clips(run: Run, seen: Mapping[str, ClipsDigest]) -> None:
+    """Raises DataError unless the clips of both splits are those that the run began with."""
+    for split, before in (("train", run.record.train), ("val", run.record.val)):
+        if before is None:
+            log.warning("%s: an older version noted no digests of its clips; they are not compared", run.root)
+            return
+        what = seen[split].first_difference(before)
+        if what:
+            raise DataError(
+                f"{run.record.settings.data}: the {what} of split {split!r} are no longer those of the run in "
+                f"{run.root}; bring them back, or start another run"
+            )
 
 
 def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, ClipArrays]:
@@ -66,10 +109,12 @@ def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, Clip
         )
 
 
-def created(out: Path, settings: FitSettings, clip_set: ClipSet, team: Team) -> Run:
+def created(
+    out: Path, settings: FitSettings, clip_set: ClipSet, seen: Mapping[str, ClipsDigest], processes: ProcessGroup
+) -> Run:
     """A new run's folder, made by one of the processes."""
-    if team.leads:
+    if processes.is_main:
         tools = {"python": platform.python_version(), "torch": version("torch")}
-        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools))
-    team.wait()
+        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools, **seen))
+    processes.barrier()
     return Run.open(out)

@@ -1,4 +1,4 @@
-"""The optimiser: which weights decay, how the learning rate and the attack's budget move, and its state by name."""
+"""The optimiser: which weights decay, how the learning rate and the attack's budget move, averaged weights, state."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 WARM_UP = 0.1  # share of the run
 
 
@@ -49,3 +50,25 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
         key, parameter = name.split(":", 1)
         state.setdefault(names.index(parameter), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class AverageUpdate:
+    """How averaged weights follow the model's: an exponential mean whose memory grows with the run, up to its decay.
+
+    The decay of step n is the least of the asked one and (1 + n) / (10 + n), so that the mean is of about the last
+    ninth of the steps and forgets where the run began. (With one decay from the start, untrained weights would keep a
+    share of decay^n; with Adam's bias correction early weights count as much as late ones until 1 / (1 - decay) steps
+    are done, and the average of a short run is no better.) For `torch.optim.swa_utils.AveragedModel`.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
+        """Moves `averaged` in place; `steps`: how many it is the mean of already, at least one."""
+        share = 1 - min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        if averaged[0].is_floating_point():  # all are of one type
+            torch._foreach_lerp_(averaged, current, share)
+        else:
+            torch._foreach_copy_(averaged, current)

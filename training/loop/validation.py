@@ -1,7 +1,5 @@
 """What a run watches of itself after each epoch: clean and robust accuracy, and whether the router still routes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -10,7 +8,8 @@ from hardroute.audit.evaluation import load_entropy, load_of
 from hardroute.models import VideoMoE
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.training.loop.batches import batches
-from hardroute.training.loop.precision import Precision
+from hardroute.training.precision import Precision
+from hardroute.training.run import Validation
 
 # One step and many, through hard dispatch and through the gate, at the router and at all of it: they mask different
 # things, and where the one-step figure rises while the others fall, training has overfitted to its inner attack.
@@ -27,7 +26,7 @@ def validate(
     device: str,
     seed: int = 0,
     precision: Precision | None = None,
-) -> dict[str, Any]:
+) -> Validation:
     """Accuracies, load and load entropy on clean clips and on clips attacked by WATCHED (worst case per clip).
 
     `precision`: what the attacks compute in; answers are judged in fp32.
@@ -53,16 +52,16 @@ def validate(
         attacked.append(out.route)
         flips.append(out.route != route)
     before, after = (load_of(torch.cat(r).cpu().numpy(), len(model.experts)) for r in (routes, attacked))
-    return {
-        "clean": _share(clean),
-        "robust": _share(robust),
-        "under": {name: _share(held) for name, held in under.items()},
-        "load": before.tolist(),
-        "load_entropy": load_entropy(before),
-        "attacked_load_entropy": load_entropy(after),
-        "route_flips": _share(flips),
-        "clips": len(clips.labels),
-    }
+    return Validation(
+        clean=_share(clean),
+        robust=_share(robust),
+        under={name: _share(held) for name, held in under.items()},
+        load=tuple(before.tolist()),
+        load_entropy=load_entropy(before),
+        attacked_load_entropy=load_entropy(after),
+        route_flips=_share(flips),
+        clips=len(clips.labels),
+    )
 
 
 def _share(hits: list[Tensor]) -> float:

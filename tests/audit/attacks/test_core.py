@@ -115,7 +115,7 @@ def test_fgsm_and_pgd_equal_a_plain_loop() -> None:
     assert torch.allclose(fgsm, by_hand(model, x, y, 1, EPS), atol=1e-7)
     pgd = ATTACKS["pgd"].but(path="hard", random_start=False, keep="last")
     assert torch.allclose(pgd(model, x, y, EPS, 7), by_hand(model, x, y, 7, 2.5 * EPS / 7), atol=1e-6)
-    assert torch.allclose(pgd(model, x, y, EPS, 7, alpha=0.5), by_hand(model, x, y, 7, EPS / 2), atol=1e-6)
+    assert torch.allclose(pgd(model, x, y, EPS, 7, rel_stepsize=0.5), by_hand(model, x, y, 7, EPS / 2), atol=1e-6)
     assert not torch.allclose(pgd(model, x, y, EPS, 7), fgsm, atol=1e-3)
 
 
@@ -129,7 +129,7 @@ def test_a_linear_model_gives_the_closed_form(name: str) -> None:
     expected = (x + EPS * uphill * (1 - 2 * y).view(-1, 1, 1, 1, 1)).clamp(0, 1)
     assert torch.allclose(ATTACKS[name](model, x, y, EPS, steps=10), expected, atol=1e-7)
     # The last iterate is judged too: with one step it is the only one that moved.
-    once = ATTACKS[name].but(random_start=False)(model, x, y, EPS, steps=1, alpha=1.0)
+    once = ATTACKS[name].but(random_start=False)(model, x, y, EPS, steps=1, rel_stepsize=1.0)
     assert torch.allclose(once, expected, atol=1e-7)
 
 
@@ -150,7 +150,7 @@ def test_keeping_the_worst_finds_what_the_last_iterate_has_left_again() -> None:
     y = answers(model, x)
     fell = {}
     for keep in ("last", "worst"):
-        x_adv = ATTACKS["pgd-hard"].but(keep=keep)(model, x, y, EPS, 8, alpha=1.0)
+        x_adv = ATTACKS["pgd-hard"].but(keep=keep)(model, x, y, EPS, 8, rel_stepsize=1.0)
         fell[keep] = model(x_adv).argmax(1) != y
     assert not bool((fell["last"] & ~fell["worst"]).any())
     assert fell["worst"].sum() > fell["last"].sum()
@@ -158,18 +158,18 @@ def test_keeping_the_worst_finds_what_the_last_iterate_has_left_again() -> None:
 
 @pytest.mark.parametrize("name", ["pgd-hard", "tla-m", "j-tlga"])
 def test_more_steps_of_the_same_size_never_help_the_defender(name: str) -> None:
-    """With alpha given, a shorter run is the beginning of a longer one, and the worst iterate of a beginning is no
-    worse than that of the whole. With alpha = 2.5 / steps the runs differ from the first step on: no such theorem."""
+    """With rel_stepsize given, a shorter run is the beginning of a longer one, and the worst iterate of a beginning
+    is no worse than that of the whole. With 2.5 / steps the runs differ from the first step on: no such theorem."""
     model, x = curved(), eight_bit_clips(100)
     y = answers(model, x)
-    fell = [model(ATTACKS[name](model, x, y, 3 / 255, steps, alpha=0.5)).argmax(1) != y for steps in (1, 3, 9)]
+    fell = [model(ATTACKS[name](model, x, y, 3 / 255, steps, rel_stepsize=0.5)).argmax(1) != y for steps in (1, 3, 9)]
     assert 0 < fell[0].sum() < fell[2].sum()
     for fewer, more in pairwise(fell):
         assert not bool((fewer & ~more).any())
 
 
 def test_the_temporal_rule_is_equations_5_and_6() -> None:
-    settings, steps, eps = Settings(beta=0.7, alpha=0.3), 5, 0.04
+    settings, steps, eps = Settings(beta=0.7, rel_stepsize=0.3), 5, 0.04
     rule, momentum = temporal(settings, steps), np.zeros((2, 4))
     for i in range(4):
         gradient = 10.0**i * np.random.default_rng(i).normal(size=(2, 3, 4, 5, 6)) * np.arange(4)[:, None, None]

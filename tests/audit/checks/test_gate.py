@@ -11,16 +11,19 @@ import torch
 from torch import nn
 
 from hardroute import Prediction, evaluate
-from hardroute.audit.checks.gate import decide
-from hardroute.audit.checks.sanity import Sanity, inspect
+from hardroute.audit.checks import CHECKS, Check, Context, Measurements, at_most, decide, measure
+from hardroute.audit.checks.extremes import Far
+from hardroute.audit.checks.gate import Measurement
+from hardroute.audit.checks.gradients import Saturation
+from hardroute.audit.checks.second_choice import Second
 from hardroute.audit.checks.strength import Comparison, Strength
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.replay import Agreement, replay, worst_case
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
 from hardroute.runtime.clips import to_network
-from tests.support.audit_models import answers, eight_bit_clips, mixture
+from tests.support.audit_models import answers, eight_bit_clips, mixture, with_attacks, with_bounds
 from tests.support.watched import baseline, prediction
 
 EPS = 1 / 255
@@ -28,20 +31,41 @@ EPS = 1 / 255
 
 @dataclass(frozen=True)
 class Found:
-    evaluation: Evaluation
-    agreement: Agreement
-    sanity: Sanity
-    policy: Policy
+    """What an audit found; `signs` take the place of what checks measure on the model."""
+
+    context: Context
+    signs: Measurements
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.context.evaluation
+
+    def but(self, **changes: Any) -> Found:
+        """The same with another evaluation, agreement or policy."""
+        return replace(self, context=replace(self.context, **changes))
+
+    def bounds(self, **bounds: float | None) -> Found:
+        return self.but(policy=with_bounds(self.context.policy, **bounds))
+
+    def sign(self, name: str, measured: Any) -> Found:
+        each = {**self.signs.each, name: replace(self.signs.each[name], measured=measured)}
+        return replace(self, signs=replace(self.signs, each=each))
+
+    def measurements(self) -> Measurements:
+        """What follows from evaluation and agreement anew, and the rest as it was measured once."""
+        rows = [row for row in (CHECKS[name] for name in NOT_OF_THE_MODEL) if isinstance(row, Check)]
+        found = ((row, row.measure(self.context)) for row in rows)
+        anew = {row.name: Measurement(row, measured) for row, measured in found if measured is not None}
+        return replace(self.signs, each={**self.signs.each, **anew})
 
     def failed(self) -> list[str]:
-        verdict = decide(self.evaluation, self.agreement, self.sanity, self.policy)
+        verdict = decide(self.measurements(), self.context.policy)
         names = [check.name for check in verdict.checks if not check.passed]
         assert verdict.passed is (not names)
         return names
 
 
-def with_bounds(policy: Policy, **bounds: float | None) -> Policy:
-    return policy.model_copy(update={"thresholds": policy.thresholds.model_copy(update=bounds)})
+NOT_OF_THE_MODEL = ("clean accuracy", "robust accuracy", "router load", "deployed = audited", "gradients lead")
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +77,14 @@ def sound() -> Found:
     same = np.ones(60, bool)
     right = evaluation.adversarial_label[EPS] == evaluation.labels
     agreement = Agreement(same, {EPS: same}, evaluation.clean, {EPS: right}, baseline())
-    policy = Policy.load("standard")
-    policy = policy.model_copy(update={"attacks": policy.attacks.model_copy(update={"eps": (1,), "gate_eps": 1})})
+    policy = with_attacks(Policy.load("standard"), eps=(1,), gate_eps=1, steps=4)
     robust = Proportion.of(worst_case(evaluation, agreement, EPS))
     assert 0.1 < robust.share < 0.95
     policy = with_bounds(policy, clean_accuracy=Proportion(60, 60).low, robust_accuracy=robust.low)
     # The experts have nothing in common, so a second choice is no better than chance.
     policy = with_bounds(policy, min_second_choice=0.0)
-    return Found(evaluation, agreement, inspect(model, x, y, evaluation.robust[EPS], EPS, steps=4), policy)
+    context = Context(model, x, y, evaluation, agreement, policy)
+    return Found(context, measure(context))
 
 
 def test_a_sound_model_passes_at_its_own_bounds(sound: Found) -> None:
@@ -77,48 +101,73 @@ BOUNDS: list[tuple[str, dict[str, float]]] = [
 
 @pytest.mark.parametrize(("name", "bounds"), BOUNDS)
 def test_each_bound_refuses_alone(sound: Found, name: str, bounds: dict[str, float]) -> None:
-    assert replace(sound, policy=with_bounds(sound.policy, **bounds)).failed() == [name]
+    assert sound.bounds(**bounds).failed() == [name]
 
 
-def strength(*comparisons: Comparison, noise: int = 0) -> Strength:
-    return Strength((Comparison("half", "all", 0, 3), *comparisons), Proportion(noise, 24), 24)
+def strength(*comparisons: Comparison) -> Strength:
+    return Strength((Comparison("half", "all", 0, 3), *comparisons), 24)
 
 
-SIGNS: list[tuple[str, dict[str, Any]]] = [
-    ("usable gradients", {"dead_gradients": Proportion(4, 60)}),
-    ("usable router gradients", {"dead_router": Proportion(4, 60)}),
-    ("unsaturated outputs", {"saturated": Proportion(20, 60)}),
-    ("unsaturated outputs", {"probabilities": True}),
-    ("nothing at eps 0", {"still": Proportion(23, 24)}),
-    ("noise is weaker", {"strength": strength(noise=1)}),
-    ("stronger is stronger", {"strength": strength(Comparison("one step", "ten", 8, 0))}),
-    ("attacks bite", {"far": Proportion(50, 60)}),
-    ("repeatable", {"repeat_difference": 1e-3}),
-    ("repeatable", {"repeat_difference": float("nan")}),
-    ("clips independent", {"batch_difference": 1e-2}),
-    ("ready to serve", {"training": ("router.norm",)}),
+SIGNS: list[tuple[str, Any]] = [
+    ("usable gradients", Proportion(4, 60)),
+    ("usable router gradients", Proportion(4, 60)),
+    ("unsaturated outputs", Saturation(Proportion(20, 60), False)),
+    ("unsaturated outputs", Saturation(Proportion(0, 60), True)),
+    ("nothing at eps 0", Proportion(23, 24)),
+    ("noise is weaker", Proportion(1, 24)),
+    ("stronger is stronger", strength(Comparison("one step", "ten", 8, 0))),
+    ("attacks bite", Far(Proportion(50, 60), 1 / 3)),
+    ("repeatable", 1e-3),
+    ("repeatable", float("nan")),
+    ("clips independent", 1e-2),
+    ("ready to serve", ("router.norm",)),
 ]
 
 
-@pytest.mark.parametrize(("name", "signs"), SIGNS)
-def test_each_sign_refuses_alone(sound: Found, name: str, signs: dict[str, Any]) -> None:
-    assert replace(sound, sanity=replace(sound.sanity, **signs)).failed() == [name]
+@pytest.mark.parametrize(("name", "measured"), SIGNS)
+def test_each_sign_refuses_alone(sound: Found, name: str, measured: Any) -> None:
+    assert sound.sign(name, measured).failed() == [name]
+
+
+def test_the_rows_stand_in_the_order_of_the_verdict(sound: Found) -> None:
+    """Others read the report by these names; a suite with neither noise nor sources asks for three fewer."""
+    assert [check.name for check in decide(sound.signs, sound.context.policy).checks] == [
+        "clean accuracy",
+        "robust accuracy",
+        "router load",
+        "deployed = audited",
+        "usable gradients",
+        "usable router gradients",
+        "unsaturated outputs",
+        "attacks bite",
+        "nothing at eps 0",
+        "stronger is stronger",
+        "noise is weaker",
+        "weakest expert",
+        "repeatable",
+        "clips independent",
+        "ready to serve",
+    ]
+    assert set(sound.signs.record()) == {
+        "training", "repeat_difference", "batch_difference", "dead_gradients", "dead_router", "saturated",
+        "probabilities", "still", "far", "clips", "comparisons", "noise_only", "second_choice", "chance",
+    }  # fmt: skip
 
 
 def test_a_surprise_counts_against_all_comparisons_together(sound: Found) -> None:
     """p is 1/128: below 1 % for one comparison, not for the worse of two."""
     seven = strength(Comparison("one step", "ten", 7, 0))
-    assert replace(sound, sanity=replace(sound.sanity, strength=seven)).failed() == []
+    assert sound.sign("stronger is stronger", seven).failed() == []
     alone = replace(seven, comparisons=seven.comparisons[1:])
-    assert replace(sound, sanity=replace(sound.sanity, strength=alone)).failed() == ["stronger is stronger"]
+    assert sound.sign("stronger is stronger", alone).failed() == ["stronger is stronger"]
 
 
 def test_without_a_bound_a_second_choice_must_beat_chance(sound: Found) -> None:
-    at = replace(sound, policy=with_bounds(sound.policy, min_second_choice=None))
+    at = sound.bounds(min_second_choice=None)
     for share, failed in ((Proportion(30, 40), []), (Proportion(14, 40), ["weakest expert"])):
         second = (Proportion(9, 10), share, Proportion(0, 9))  # too few clips to judge the last by
-        assert replace(at, sanity=replace(sound.sanity, second=second)).failed() == failed
-    assert replace(at, sanity=replace(sound.sanity, second=())).failed() == []
+        assert at.sign("weakest expert", Second(second, 1 / 3)).failed() == failed
+    assert at.sign("weakest expert", Second((), 1 / 3)).failed() == []
 
 
 def test_clips_that_only_attacks_without_gradients_fell_refuse(sound: Found) -> None:
@@ -131,41 +180,73 @@ def test_clips_that_only_attacks_without_gradients_fell_refuse(sound: Found) -> 
         attacks=(*sound.evaluation.attacks, "square"),
         per_attack=sound.evaluation.per_attack | {"square": {EPS: square}},
     )
-    assert replace(sound, evaluation=changed).failed() == ["gradients lead"]
+    assert sound.but(evaluation=changed).failed() == ["gradients lead"]
     square[at[0]] = True  # one of 60 clips may be luck
-    assert replace(sound, evaluation=changed).failed() == []
+    assert sound.but(evaluation=changed).failed() == []
 
 
 def test_accuracies_count_with_the_lower_end_of_the_interval(sound: Found) -> None:
-    policy = with_bounds(sound.policy, clean_accuracy=0.95)  # 60 of 60, yet the lower end is 94 %
     assert Proportion.of(sound.evaluation.clean).share == 1
-    assert replace(sound, policy=policy).failed() == ["clean accuracy"]
+    # 60 of 60, yet the lower end is 94 %
+    assert sound.bounds(clean_accuracy=0.95).failed() == ["clean accuracy"]
 
 
 def test_a_collapsed_router_is_refused(sound: Found) -> None:
     collapsed = replace(sound.evaluation, clean_route=np.zeros(60, int))
-    assert replace(sound, evaluation=collapsed).failed() == ["router load"]
+    assert sound.but(evaluation=collapsed).failed() == ["router load"]
 
 
 @pytest.mark.parametrize("where", ["clean", "replayed"])
 def test_a_runtime_that_answers_otherwise_is_refused(sound: Found, where: str) -> None:
     differs = np.arange(60) >= 2
     change: dict[str, Any] = {where: differs if where == "clean" else {EPS: differs}}
-    assert replace(sound, agreement=replace(sound.agreement, **change)).failed() == ["deployed = audited"]
+    assert sound.but(agreement=replace(sound.context.agreement, **change)).failed() == ["deployed = audited"]
 
 
 def test_what_the_runtime_gets_wrong_is_wrong(sound: Found) -> None:
-    wrong = np.zeros(60, bool)
-    on_replay = replace(sound, agreement=replace(sound.agreement, replayed_right={EPS: wrong}))
+    wrong, agreement = np.zeros(60, bool), sound.context.agreement
+    on_replay = sound.but(agreement=replace(agreement, replayed_right={EPS: wrong}))
     assert on_replay.failed() == ["robust accuracy"]
-    unattacked = replace(sound, agreement=replace(sound.agreement, clean_right=wrong))
+    unattacked = sound.but(agreement=replace(agreement, clean_right=wrong))
     assert unattacked.failed() == ["clean accuracy", "robust accuracy"]
 
 
 def test_sentences_name_counts_and_bounds(sound: Found) -> None:
-    checks = decide(sound.evaluation, sound.agreement, sound.sanity, sound.policy).checks
+    checks = decide(sound.signs, sound.context.policy).checks
     robust = next(check for check in checks if check.name == "robust accuracy")
     assert "2 attacks at eps 1/255" in robust.sentence and "of 60 clips" in robust.sentence
+
+
+def planted(**cells: Any) -> Check[int]:
+    """A row as somebody else would write it."""
+    row: Check[int] = Check(
+        "planted",
+        measure=lambda context: len(context.sample),
+        judge=lambda found, policy: at_most(found, policy.attacks.steps),
+        describe=lambda found, judged: f"Planted: {found} clips.",
+        record=lambda found: {"planted_clips": found},
+    )
+    return replace(row, **cells)
+
+
+def test_a_new_row_is_measured_judged_and_recorded(sound: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKS, "planted", planted())
+    found = measure(sound.context)
+    planted_check = decide(found, sound.context.policy).checks[-1]
+    assert (planted_check.name, planted_check.measured, planted_check.bound) == ("planted", 60, 4)
+    assert not planted_check.passed and planted_check.sentence == "Planted: 60 clips."
+    assert found.record()["planted_clips"] == 60
+
+
+def test_a_row_that_does_not_apply_is_not_asked(sound: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKS, "planted", planted(measure=lambda context: None))
+    assert "planted" not in measure(sound.context).each
+
+
+def test_two_rows_cannot_record_under_one_name(sound: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKS, "planted", planted(record=lambda found: {"far": found}))
+    with pytest.raises(ValueError, match="check planted: another check records far already"):
+        measure(sound.context).record()
 
 
 class Turned(nn.Module):

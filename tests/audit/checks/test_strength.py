@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from hardroute import evaluate
 from hardroute.audit.attacks import ATTACKS
-from hardroute.audit.checks.second_choice import FEWEST, second_choices, weakest
-from hardroute.audit.checks.strength import Comparison, compare
+from hardroute.audit.checks import Context
+from hardroute.audit.checks.second_choice import FEWEST, Second, second_choices
+from hardroute.audit.checks.strength import Comparison, measure, noise_only
+from hardroute.audit.evaluation.replay import Agreement
 from hardroute.audit.evaluation.statistics import Proportion
+from hardroute.audit.policy import Policy
 from hardroute.models import VideoMoE
-from tests.support.audit_models import Linear, answers, class_clips, eight_bit_clips, mixture, single, sound_mixture
+from tests.support.audit_models import (
+    Linear,
+    answers,
+    class_clips,
+    eight_bit_clips,
+    mixture,
+    single,
+    sound_mixture,
+    with_attacks,
+)
+from tests.support.watched import baseline
 
 EPS = 4 / 255
+
+
+def context(model: VideoMoE, x: Tensor, y: Tensor, steps: int, held: np.ndarray | None = None) -> Context:
+    """`held`: (N,) what the suite leaves standing, if not what it truly does."""
+    evaluation = evaluate(model, x, y, eps=(EPS,), suite=["fgsm"], steps=steps)
+    if held is not None:
+        evaluation = replace(evaluation, robust={EPS: held})
+    every = np.ones(len(x), bool)
+    agreement = Agreement(every, {EPS: every}, every, {EPS: every}, baseline())
+    policy = with_attacks(Policy.load("standard"), eps=(4,), gate_eps=4, steps=steps)
+    return Context(model, x, y, evaluation, agreement, policy)
 
 
 def uphill(model: VideoMoE, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -34,9 +61,10 @@ def test_the_sign_test_in_closed_form() -> None:
 
 def test_a_model_with_honest_gradients_is_above_suspicion() -> None:
     model, x = mixture(), eight_bit_clips(24)
-    found = compare(model, x, answers(model, x), np.zeros(24, bool), EPS, steps=4)
+    given = context(model, x, answers(model, x), steps=4)
+    found = measure(given)
     assert [each.weaker_only for each in found.comparisons] == [0, 0, 0]
-    assert found.comparisons[0].stronger_only > 0 and found.noise_only.successes == 0
+    assert found.comparisons[0].stronger_only > 0 and noise_only(given).successes == 0
 
 
 @pytest.mark.parametrize("worse", ["eps", "one step", "steps"])
@@ -49,7 +77,7 @@ def test_an_attack_that_more_makes_weaker_is_seen(worse: str) -> None:
         bites = {"eps": eps < EPS, "one step": steps == 1, "steps": steps < 5}[worse]
         return uphill(model, x, y, eps) if bites else x
 
-    found = compare(model, x, y, np.zeros(24, bool), EPS, steps=4, probe=probe)
+    found = measure(context(model, x, y, steps=4), probe=probe)
     suspicious = [each.p < 0.01 for each in found.comparisons]
     assert suspicious == [worse == "eps", worse == "one step", worse == "steps"]
 
@@ -62,7 +90,7 @@ def test_noise_that_fells_what_the_suite_left_is_counted() -> None:
     fell = (answers(model, noisy) != y).numpy()
     assert 0 < fell.sum() < 24
     held[fell] = True
-    assert compare(model, x, y, held, EPS, steps=6).noise_only == Proportion(int(fell.sum()), 24)
+    assert noise_only(context(model, x, y, 6, held)) == Proportion(int(fell.sum()), 24)
 
 
 def test_second_choices_are_those_of_the_router() -> None:
@@ -78,5 +106,5 @@ def test_second_choices_are_those_of_the_router() -> None:
 
 
 def test_the_weakest_expert_is_judged_on_enough_clips() -> None:
-    assert weakest((Proportion(9, 10), Proportion(0, FEWEST - 1), Proportion(8, 10))) == 2
-    assert weakest(()) is None and weakest((Proportion(0, 3),)) is None
+    assert Second((Proportion(9, 10), Proportion(0, FEWEST - 1), Proportion(8, 10)), 0.5).weakest == 2
+    assert Second((), 0.5).weakest is None and Second((Proportion(0, 3),), 0.5).weakest is None

@@ -241,20 +241,31 @@ def test_progress_counts_up_to_the_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"x": torch.zeros(2, 3, 4, 6)}, "x must be float32"),
-        ({"x": torch.zeros(2, *SHAPE, dtype=torch.uint8)}, "x must be float32"),
+        ({"x": torch.zeros(2, 3, 4, 6)}, "shape"),
+        ({"x": torch.zeros(2, *SHAPE, dtype=torch.uint8)}, "must be float32"),
         ({"x": torch.full((2, *SHAPE), 2.0)}, "lie in"),
         ({"x": torch.full((2, *SHAPE), torch.nan)}, "lie in"),
-        ({"y": torch.zeros(3, dtype=torch.long)}, "one class index"),
-        ({"eps": ()}, "eps must be"),
-        ({"eps": (8,)}, "eps must be"),
+        ({"y": torch.zeros(3, dtype=torch.long)}, "one per clip"),
+        ({"y": torch.full((2,), 9)}, "labels must be classes 0 to 1"),
+        ({"eps": ()}, "eps: give"),
+        ({"eps": (8,)}, "eps is in raw pixels"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
 def test_senseless_arguments(change: dict[str, object], complaint: str) -> None:
     arguments = {"x": eight_bit_clips(2), "y": torch.zeros(2, dtype=torch.long), "suite": ["fgsm"]} | change
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(MethodError, match=complaint):
         evaluate(single(), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_callers_autocast_decides_nothing() -> None:
+    model, x = mixture(), eight_bit_clips(6)
+    y = answers(model, x)
+    plain = evaluate(model, x, y, eps=(1 / 255,), suite=["pgd"], steps=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = evaluate(model, x, y, eps=(1 / 255,), suite=["pgd"], steps=2)
+    assert np.array_equal(plain.robust[1 / 255], cast.robust[1 / 255])
+    assert np.array_equal(plain.adversarial[1 / 255], cast.adversarial[1 / 255])
 
 
 @pytest.mark.parametrize("suite", ["nonsense", ["nonsense"]])

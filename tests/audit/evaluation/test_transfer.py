@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ import torch
 
 from hardroute import Bundle, evaluate
 from hardroute.audit.attacks import ATTACKS
-from hardroute.audit.bundles import AUDITED
-from hardroute.audit.evaluation.transfer import TRANSFERRED, Transfer, show, transfer
-from hardroute.audit.evaluation.transferred import counted_in, felled_by
-from hardroute.audit.execution.journal import Journal
+from hardroute.audit.evaluation.transfer import AUDITED, TRANSFERRED, Transfer, counted_in, felled_by, show, transfer
+from hardroute.audit.execution.journal import Journal, Member
 from hardroute.audit.execution.processes import workers
 from hardroute.models import VideoMoE
 from hardroute.runtime.clips import ClipContract
@@ -79,17 +78,23 @@ def test_the_white_box_cell_is_that_of_the_evaluation() -> None:
         assert (found.held[attack]["a"]["a"] == alone.per_attack[attack][EPS]).all()
 
 
+def transfer_beside(folder: Path, member: Member) -> None:
+    models = three()
+    transfer(models, *clips(models), ["fgsm", "pgd"], EPS, 3, batch_size=16, journal=Journal(folder, "k", member))
+
+
 @pytest.mark.slow
 def test_processes_and_a_journal_give_the_same_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = three()
     x, y = clips(models)
     one = transfer(models, x, y, ["fgsm", "pgd"], EPS, 3, batch_size=16)
-    book = Journal(tmp_path, "k")
-    with workers(2, three) as pool:
-        assert same(one, transfer(models, x, y, ["fgsm", "pgd"], EPS, 3, batch_size=16, pool=pool, journal=book))
+    with workers(2, partial(transfer_beside, tmp_path)) as member:
+        journal = Journal(tmp_path, "k", member)
+        assert same(one, transfer(models, x, y, ["fgsm", "pgd"], EPS, 3, batch_size=16, journal=journal))
     monkeypatch.setattr(
         "hardroute.audit.evaluation.transfer.show", lambda *what: pytest.fail("all of it is in the journal")
     )
+    book = Journal(tmp_path, "k")
     again = transfer(models, x, y, ["fgsm", "pgd"], EPS, 3, batch_size=16, journal=book)
     assert same(one, again) and (again.passes == one.passes).all() and one.passes.all()
     monkeypatch.setattr("hardroute.audit.evaluation.transfer.show", show)
@@ -212,9 +217,9 @@ def test_a_model_that_foreign_clips_fell_more_than_its_own_attacks_is_refused(
     audited: WithSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own gradients are cut; those of the same model as a source are not."""
-    from hardroute.audit import twins
+    from hardroute.audit import bundles
 
-    known = twins.load_twin
+    known = bundles.load_twin
     cut: list[Any] = []
 
     def load(bundle: Bundle) -> VideoMoE:
@@ -226,7 +231,7 @@ def test_a_model_that_foreign_clips_fell_more_than_its_own_attacks_is_refused(
                 expert.register_forward_pre_hook(lambda module, given: (given[0].detach(),))
         return model
 
-    monkeypatch.setattr(twins, "load_twin", load)
+    monkeypatch.setattr(bundles, "load_twin", load)
     assert audited.run() == 1
     untransferred = audited.report()["eps"][-1]["worst_case"]["successes"]
     assert audited.run("--source", f"clear={audited.other}") == 1 and cut

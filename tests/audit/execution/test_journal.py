@@ -16,19 +16,20 @@ import pytest
 import torch
 
 from hardroute import evaluate
-from hardroute.audit.evaluation.ledger import Tally
+from hardroute.audit.evaluation.attack_batch import BatchResult
+from hardroute.audit.evaluation.ledger import Ledger
 from hardroute.audit.execution import journal
-from hardroute.audit.execution.journal import Journal, Unit, key_of
+from hardroute.audit.execution.journal import Journal, key_of
 from hardroute.runtime.errors import HardrouteError
 from tests.support import bundles
 from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_policy
 from tests.support.audit_models import answers, eight_bit_clips, mixture
 from tests.support.paths import ROOT
 
-# The command line with the linear twin of tests/audit_bundles.py, and slow enough to be killed between units.
+# The command line with the linear twin of tests/audit_bundles.py, and slow enough to be killed between results.
 SLOW = """
 import sys, time
-import hardroute.audit.certify, hardroute.audit.execution.journal, hardroute.audit.twins
+import hardroute.audit.certify, hardroute.audit.execution.journal, hardroute.models
 from hardroute.cli import load
 from hardroute.runtime.cli import main
 from tests.support import bundles
@@ -36,9 +37,9 @@ from tests.support.audit_bundles import twin_of
 from pathlib import Path
 
 tiny = bundles.make_bundle(Path(sys.argv.pop(1)))
-hardroute.audit.twins.load_twin = lambda folder: twin_of(tiny)
+hardroute.audit.bundles.load_twin = lambda bundle: twin_of(tiny)
 journal, ledger = hardroute.audit.execution.journal, hardroute.audit.evaluation.ledger
-pause, keep, attack = float(sys.argv.pop(1)), journal.Journal.keep, ledger.Tally.attack
+pause, keep, attack = float(sys.argv.pop(1)), journal.Journal.keep, ledger.Ledger.attack
 
 def slowly(*args):
     keep(*args)
@@ -48,54 +49,54 @@ def said(*args):
     print("attacked", file=sys.stderr)
     return attack(*args)
 
-hardroute.audit.execution.journal.Journal.keep, hardroute.audit.evaluation.ledger.Tally.attack = slowly, said
+hardroute.audit.execution.journal.Journal.keep, hardroute.audit.evaluation.ledger.Ledger.attack = slowly, said
 # Code that somebody edits while this test runs would rightly start the audit afresh.
 hardroute.audit.execution.journal.ROOT = Path("no sources here")
 main(load("audit"))
 """
 
 
-def unit(clips: int = 3, seed: int = 0) -> Unit:
+def result(clips: int = 3, seed: int = 0) -> BatchResult:
     rng = np.random.default_rng(seed)
     whole, real = rng.integers(0, 5, clips), rng.normal(size=clips)
     wide = rng.normal(size=(clips, 4)).astype(np.float32)
     frames = rng.integers(0, 256, (clips - 1, 2, 3, 3, 3), np.uint8)
     better = np.arange(clips) > 0
-    return Unit(whole, whole, wide, wide, real, whole, whole, real, better, frames, rng.integers(0, 9, 4))
+    return BatchResult(whole, whole, wide, wide, real, whole, whole, real, better, frames, rng.integers(0, 9, 4))
 
 
-def same(one: Unit, other: Unit) -> bool:
+def same(one: BatchResult, other: BatchResult) -> bool:
     return all(
         np.array_equal(value, other.__dict__[name]) and value.dtype == other.__dict__[name].dtype
         for name, value in one.__dict__.items()
     )
 
 
-def test_a_unit_is_found_as_it_was_kept_and_only_for_its_clips(tmp_path: Path) -> None:
+def test_a_result_is_found_as_it_was_kept_and_only_for_its_clips(tmp_path: Path) -> None:
     book, some = Journal(tmp_path, "k"), np.array([1, 4, 5])
-    assert book.find("pgd", 0.1, some, Unit) is None and not any(tmp_path.iterdir())
-    book.keep("pgd", 0.1, some, unit())
-    found = book.find("pgd", 0.1, some, Unit)
-    assert found is not None and same(found, unit())
+    assert book.find("pgd", 0.1, some, BatchResult) is None and not any(tmp_path.iterdir())
+    book.keep("pgd", 0.1, some, result())
+    found = book.find("pgd", 0.1, some, BatchResult)
+    assert found is not None and same(found, result())
     for attack, eps, clips in (("fgsm", 0.1, some), ("pgd", 0.2, some), ("pgd", 0.1, some[:2])):
-        assert book.find(attack, eps, clips, Unit) is None
-    assert Journal(tmp_path, "other").find("pgd", 0.1, some, Unit) is None
+        assert book.find(attack, eps, clips, BatchResult) is None
+    assert Journal(tmp_path, "other").find("pgd", 0.1, some, BatchResult) is None
 
 
 @pytest.mark.parametrize("left", [0, 10, 0.5, -1])
-def test_half_a_unit_is_none(tmp_path: Path, left: float) -> None:
+def test_half_a_result_is_none(tmp_path: Path, left: float) -> None:
     book, some = Journal(tmp_path, "k"), np.array([1, 4, 5])
-    book.keep("pgd", 0.1, some, unit())
+    book.keep("pgd", 0.1, some, result())
     (path,) = (tmp_path / "k").iterdir()
     data = path.read_bytes()
     path.write_bytes(data[: int(left * len(data)) if isinstance(left, float) else left])
-    assert book.find("pgd", 0.1, some, Unit) is None
+    assert book.find("pgd", 0.1, some, BatchResult) is None
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HardrouteError, match="choose another --out"):
-        Journal(tmp_path / "file", "k").keep("pgd", 0.1, np.array([1]), unit())
+    with pytest.raises(HardrouteError, match="choose another folder"):
+        Journal(tmp_path / "file", "k").keep("pgd", 0.1, np.array([1]), result())
 
 
 def test_every_condition_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,23 +125,23 @@ def test_an_evaluation_that_goes_on_is_the_one_that_ran_through(
     y, settings = answers(model, x), {"eps": (1 / 255, 3 / 255), "suite": "quick", "steps": 2, "batch_size": 6}
     whole = evaluate(model, x, y, **settings, thorough=thorough)  # type: ignore[arg-type]
     ran: list[Any] = []
-    attack = Tally.attack
+    attack = Ledger.attack
 
-    def dies(self: Tally, *args: Any) -> Unit:
+    def dies(self: Ledger, *args: Any) -> BatchResult:
         if len(ran) == 5:
             raise KeyboardInterrupt
         ran.append(args)
         return attack(self, *args)
 
-    monkeypatch.setattr(Tally, "attack", dies)
+    monkeypatch.setattr(Ledger, "attack", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, x, y, **settings, thorough=thorough, journal=Journal(tmp_path, "k"))  # type: ignore[arg-type]
 
-    def goes_on(self: Tally, *args: Any) -> Unit:
+    def goes_on(self: Ledger, *args: Any) -> BatchResult:
         ran.append(args)
         return attack(self, *args)
 
-    monkeypatch.setattr(Tally, "attack", goes_on)
+    monkeypatch.setattr(Ledger, "attack", goes_on)
     resumed = evaluate(model, x, y, **settings, thorough=thorough, journal=Journal(tmp_path, "k"))  # type: ignore[arg-type]
     assert len(ran) == len(list((tmp_path / "k").iterdir())) > 5  # none twice
     plain, other = whole.__dict__, resumed.__dict__
@@ -149,7 +150,7 @@ def test_an_evaluation_that_goes_on_is_the_one_that_ran_through(
     np.testing.assert_equal(_plain(plain["costs"]), _plain(other["costs"]))
 
 
-def test_units_of_a_run_that_differed_in_the_last_digits_still_fit(tmp_path: Path) -> None:
+def test_results_of_a_run_that_differed_in_the_last_digits_still_fit(tmp_path: Path) -> None:
     """An attack that does nothing has margins equal to the clean ones, until these come out a little larger."""
     torch.manual_seed(0)
     model, x = mixture(), eight_bit_clips(20)

@@ -23,8 +23,8 @@ SCRIPT = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
-import hardroute.audit.certify, hardroute.audit.evaluation.attack_batch
-import hardroute.audit.execution.journal, hardroute.audit.twins
+import hardroute.audit.bundles, hardroute.audit.certify, hardroute.audit.evaluation.ledger
+import hardroute.audit.execution.journal, hardroute.models
 from hardroute.cli import load
 from hardroute.runtime.cli import main
 from hardroute.runtime.errors import HardrouteError
@@ -34,10 +34,10 @@ from tests.support.audit_bundles import twin_of
 what, rank, here = sys.argv.pop(1), int(os.environ.get("RANK", 0)), Path(sys.argv.pop(1))
 seeds = {"bundle": 0, "other": 5}
 tiny = {name: bundles.make_bundle(here / f"{name}-{os.getpid()}", seed=seed) for name, seed in seeds.items()}
-hardroute.audit.twins.load_twin = lambda folder: twin_of(tiny[folder.root.name])
+hardroute.audit.bundles.load_twin = lambda bundle: twin_of(tiny[bundle.root.name])
 hardroute.audit.certify.evaluate = partial(hardroute.audit.certify.evaluate, batch_size=5)
 hardroute.audit.execution.journal.ROOT = Path("no sources here")
-attack, met = hardroute.audit.evaluation.attack_batch.attack_chunk, here / "rank 1 has worked"
+attack, met = hardroute.audit.evaluation.ledger.attack_batch, here / "rank 1 has worked"
 
 def watched(*args):
     print("attacked", file=sys.stderr)
@@ -51,7 +51,7 @@ def watched(*args):
         time.sleep(0.01)
     return attack(*args)
 
-hardroute.audit.evaluation.attack_batch.attack_chunk = hardroute.audit.evaluation.ledger.attack_chunk = watched
+hardroute.audit.evaluation.ledger.attack_batch = watched
 main(load("audit"))
 """
 
@@ -122,7 +122,7 @@ def test_two_ranks_find_what_one_process_finds(launch: Launcher, one: subprocess
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
     assert (launch.folder / "rank 1 has worked").exists()
-    assert two.stderr.count("attacked") == one.stderr.count("attacked") > 6  # no chunk twice
+    assert two.stderr.count("attacked") == one.stderr.count("attacked") > 6  # no batch twice
     assert report_of(launch.folder / "one") == report_of(launch.folder / "two")
     assert two.stdout.count("PASSED") == 1
 
@@ -131,7 +131,7 @@ def test_a_rank_that_dies_ends_the_run_with_one_line_and_the_next_goes_on(
     launch: Launcher, one: subprocess.CompletedProcess[str]
 ) -> None:
     said, other = launch.unwatched("dies", "out")
-    assert (said.returncode, other) == (2, -signal.SIGKILL), said.stderr
+    assert (said.returncode, other) == (3, -signal.SIGKILL), said.stderr
     (error,) = errors_in(said.stderr)
     assert "process 1 of this torchrun has ended" in error and "Traceback" not in said.stderr
     out = launch.folder / "out"

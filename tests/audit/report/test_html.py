@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hardroute.audit.evaluation.statistics import Proportion
+from hardroute.audit.report.figures import Rate
 from hardroute.audit.report.html import interval, percent
 from hardroute.audit.report.plots import accuracy_curve, amplified, load_bars, strip
 
@@ -30,8 +31,7 @@ def visible_text(page: Path) -> str:
 
 
 def test_charts_are_svg_that_reaches_for_nothing() -> None:
-    point = {"share": 0.5, "low": 0.4, "high": 0.6}
-    points = [{"eps_255": eps, **point} for eps in (0, 4, 8)]
+    points = [(eps, Rate.of(Proportion(30, 60))) for eps in (0, 4, 8)]
     for svg in (
         accuracy_curve(points, {"pgd": points, "<fgsm>": points}, (8, 0.4)),
         load_bars([0.25, 0.75], [1.0, 0.0], 8),
@@ -58,8 +58,8 @@ def test_the_change_is_shown_in_full_scale_around_grey() -> None:
 
 def test_shares_read_as_percent() -> None:
     assert percent(0.1234) == "12.3 %" and percent(None) == "–"
-    assert interval(Proportion(45, 60).as_dict()) == "75.0 % (62.8–84.2)"
-    assert interval(Proportion(0, 0).as_dict()) == "–"
+    assert interval(Rate.of(Proportion(45, 60))) == "75.0 % (62.8–84.2)"
+    assert interval(Rate.of(Proportion(0, 0))) == "–"
 
 
 @pytest.mark.parametrize("height", [8, 48, 112])

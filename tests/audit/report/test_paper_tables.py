@@ -12,11 +12,12 @@ import torch
 
 from hardroute import evaluate
 from hardroute.audit.attacks import SUITES
-from hardroute.audit.evaluation.evaluator import Evaluation
+from hardroute.audit.evaluation.evaluation import Evaluation
 from hardroute.audit.evaluation.measures import BINS
 from hardroute.audit.evaluation.replay import Agreement
 from hardroute.audit.evaluation.statistics import Proportion
 from hardroute.audit.report import paper_tables as tables
+from hardroute.audit.report.figures import Distribution, Rate, Summary, UnderAttack
 from hardroute.audit.report.html import cell, measure
 from hardroute.audit.report.iou_plot import chosen, iou_histograms
 from tests.audit.report.test_html import visible_text
@@ -27,7 +28,7 @@ from tests.support.watched import baseline
 EPS = (1 / 255, 2 / 255)
 # All rows of the paper's tables; the suites have dearer ones too.
 PAPER = sorted({name for names in tables.PARTS.values() for name in names} | set(tables.ABLATION))
-GFLOPS = {"routed": 1.0, "dense": 4.0, "router": 0.1}
+GFLOPS = tables.Gflops(routed=1.0, dense=4.0, router=0.1)
 
 
 def evaluated(suite: Any, thorough: bool = True) -> Evaluation:
@@ -38,26 +39,34 @@ def evaluated(suite: Any, thorough: bool = True) -> Evaluation:
     return evaluate(model, x, y, eps=EPS, suite=suite, steps=2, thorough=thorough)
 
 
-def tables_of(evaluation: Evaluation) -> dict[str, Any]:
+def tables_of(evaluation: Evaluation) -> tables.Tables:
     right = {eps: evaluation.robust[eps] for eps in EPS}
     agreement = Agreement(np.ones(20, bool), right, evaluation.clean, right, baseline())
-    return tables.build(evaluation, agreement, EPS[1], GFLOPS)
+    return tables.Tables.of(evaluation, agreement, EPS[1], GFLOPS)
+
+
+def accuracy_of(evaluation: Evaluation) -> dict[str, Rate]:
+    one = tables_of(evaluation).this_model
+    assert one is not None
+    return one.accuracy
 
 
 def test_every_cell_is_that_of_its_attack_over_all_clips() -> None:
     evaluation = evaluated(PAPER)
     found = tables_of(evaluation)
-    assert list(found["by_part"]) == ["Router", "Expert", "Overall", "Joint"]
-    for rows in (*found["by_part"].values(), found["ablation"]):
+    assert found.by_part and found.ablation and found.this_model
+    assert list(found.by_part) == ["Router", "Expert", "Overall", "Joint"]
+    for rows in (*found.by_part.values(), found.ablation):
         for name, cells in rows.items():
-            assert [c["successes"] for c in cells] == [int(evaluation.per_attack[name][eps].sum()) for eps in EPS]
-            assert all(c["n"] == 20 and c["low"] < c["share"] < c["high"] for c in cells if 0 < c["share"] < 1)
-    assert list(found["ablation"]) == ["pgd", "la", "t-pgd", "tla-m", "j-tlga"]
-    one = found["this_model"]
-    assert one["accuracy"]["CLEAN"]["successes"] == 16 and one["gflops"] == GFLOPS
-    assert one["accuracy"]["worst case"] == Proportion.of(evaluation.robust[EPS[1]]).as_dict()
-    assert one["lips_r"]["mean"] == pytest.approx(np.nanmean(evaluation.measures["tlga-r"][EPS[1]].router_slope))
-    assert one["lips_j"]["mean"] == pytest.approx(np.nanmean(evaluation.measures["j-tlga"][EPS[1]].model_slope))
+            assert [c.successes for c in cells] == [int(evaluation.per_attack[name][eps].sum()) for eps in EPS]
+            assert all(c.n == 20 and c.low < c.share < c.high for c in cells if c.share and c.share < 1)
+    assert list(found.ablation) == ["pgd", "la", "t-pgd", "tla-m", "j-tlga"]
+    one = found.this_model
+    assert one.accuracy["CLEAN"].successes == 16 and one.gflops == GFLOPS
+    assert one.accuracy["worst case"] == Rate.of(evaluation.robust[EPS[1]])
+    assert one.lips_r and one.lips_j
+    assert one.lips_r.mean == pytest.approx(np.nanmean(evaluation.measures["tlga-r"][EPS[1]].router_slope))
+    assert one.lips_j.mean == pytest.approx(np.nanmean(evaluation.measures["j-tlga"][EPS[1]].model_slope))
 
 
 def test_autoattack_is_the_worst_case_over_its_members() -> None:
@@ -71,38 +80,39 @@ def test_autoattack_is_the_worst_case_over_its_members() -> None:
 
     evaluation = evaluated({name: weakest(n) for n, name in enumerate(members)})
     both = np.logical_and.reduce([evaluation.per_attack[name][EPS[1]] for name in members])
-    assert tables_of(evaluation)["this_model"]["accuracy"]["AA"]["successes"] == both.sum()
+    assert accuracy_of(evaluation)["AA"].successes == both.sum()
     without = evaluated({name: weakest(n) for n, name in enumerate(members[1:])})
-    assert tables_of(without)["this_model"] is None
+    assert tables_of(without).this_model is None
     whole = evaluated({"autoattack": weakest(0)})
-    assert list(tables_of(whole)["this_model"]["accuracy"]) == ["CLEAN", "AA", "worst case"]
+    assert list(accuracy_of(whole)) == ["CLEAN", "AA", "worst case"]
 
 
 def test_no_table_of_attacks_that_spared_the_fallen_or_were_not_run() -> None:
-    assert set(tables_of(evaluated(PAPER, thorough=False)).values()) == {None}
+    assert tables_of(evaluated(PAPER, thorough=False)) == tables.Tables()
     some = tables_of(evaluated("quick"))
-    assert some["by_part"] is None and some["ablation"] is None
-    assert list(some["this_model"]["accuracy"]) == ["CLEAN", "PGD", "FGSM", "J-TLGA", "worst case"]
-    assert some["this_model"]["lips_r"] is None and some["this_model"]["lips_j"]["n"] == 16
+    assert some.by_part is None and some.ablation is None and some.this_model
+    assert list(some.this_model.accuracy) == ["CLEAN", "PGD", "FGSM", "J-TLGA", "worst case"]
+    assert some.this_model.lips_r is None and some.this_model.lips_j and some.this_model.lips_j.n == 16
 
 
-def _measured(n: int) -> dict[str, Any]:
-    found = {"n": n, "histogram": [n] + [0] * (BINS - 1)}
-    return {"router_iou": found, "model_iou": found}
+def _measured(n: int) -> UnderAttack:
+    found, none = Distribution(n=n, histogram=(n,) + (0,) * (BINS - 1)), Rate.of(Proportion(0, n))
+    return UnderAttack(accuracy=none, tested=n, route_flips=none, router_iou=found, model_iou=found)
 
 
 def test_histograms_show_the_papers_attacks_else_those_there_are() -> None:
     there = {name: _measured(3) for name in ("fgsm", "pgd-hard", "tlga-r", "pgd-r")} | {"pgd": _measured(0)}
-    assert chosen(there, "router_iou", ("pgd-r", "tla-r", "tlga-r")) == ["pgd-r", "tlga-r"]
-    assert chosen(there, "model_iou", ("pgd", "tla-m")) == ["fgsm", "pgd-hard", "tlga-r", "pgd-r"]
+    of_part = {name: found.model_iou for name, found in there.items()}
+    assert chosen(of_part, ("pgd-r", "tla-r", "tlga-r")) == ["pgd-r", "tlga-r"]
+    assert chosen(of_part, ("pgd", "tla-m")) == ["fgsm", "pgd-hard", "tlga-r", "pgd-r"]
     picture = iou_histograms(there)
     assert "tlga-r (n = 3)" in picture and not re.search(r"(href|src)=\"(?!#)", picture)
     assert iou_histograms({}).startswith("<svg")
 
 
 def test_cells_are_short() -> None:
-    assert cell(Proportion(45, 60).as_dict()) == "75.0\n63–84" and cell(Proportion(0, 0).as_dict()) == "–"
-    assert measure({"mean": 0.5, "high": 0.625}) == "0.5 ± 0.12" and measure({"mean": None}) == "–"
+    assert cell(Rate.of(Proportion(45, 60))) == "75.0\n63–84" and cell(Rate.of(Proportion(0, 0))) == "–"
+    assert measure(Summary(mean=0.5, high=0.625)) == "0.5 ± 0.12" and measure(Summary()) == "–"
 
 
 def test_a_thorough_audit_puts_its_tables_on_the_page(

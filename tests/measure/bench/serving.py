@@ -25,7 +25,7 @@ from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import BackendError, BundleError
 from hardroute.runtime.inference.backend_selection import CANDIDATES
 from hardroute.training.export.bundle import write_bundle
-from hardroute.training.loop.run import RunRecord
+from hardroute.training.run import RunRecord
 from hardroute.training.settings import FitSettings
 from tests.measure.bench.measure import Ratio, compare
 from tests.measure.bench.subject import Subject

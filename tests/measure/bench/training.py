@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from torch.nn.utils import clip_grad_norm_
 from hardroute.models import build_model
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.training.balance import load_balance
-from hardroute.training.loop.run import Run, RunRecord
-from hardroute.training.loop.trainer import Trainer
+from hardroute.training.loop import Trainer
+from hardroute.training.run import EpochRecord, Run, RunRecord
 from hardroute.training.settings import FitSettings
 from tests.measure.bench.attacking import EPS, minimal
 from tests.measure.bench.measure import Ratio, compare
@@ -25,8 +24,8 @@ BATCH, INNER = 16, 3
 
 
 class Silent:
-    def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None: ...
-    def epoch(self, metrics: dict[str, Any]) -> None: ...
+    def batch(self, epoch: int, step: str, done: int, total: int, loss: float, progress: float) -> None: ...
+    def epoch(self, record: EpochRecord) -> None: ...
     def warn(self, text: str) -> None: ...
 
 

@@ -57,7 +57,10 @@ def plain(clips: int = 16) -> dict[str, dict[str, float]]:
     moe = VideoMoE(ConstantRouter(), [model]).eval()
     rows = {
         "FGSM": (1, ATTACKS["fgsm"].but(path="hard")(moe, x, y, EPS)),
-        "PGD": (STEPS, ATTACKS["pgd-hard"].but(random_start=False, keep="last")(moe, x, y, EPS, STEPS, alpha=0.1)),
+        "PGD": (
+            STEPS,
+            ATTACKS["pgd-hard"].but(random_start=False, keep="last")(moe, x, y, EPS, STEPS, rel_stepsize=0.1),
+        ),
     }
     return {
         attack: {

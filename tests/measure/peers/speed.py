@@ -27,14 +27,14 @@ def speed(subject: Subject) -> tuple[list[Ratio], dict[str, Any]]:
     at = (x, y, EPS, SIZE, STEPS)
 
     def ours() -> Tensor:
-        return PGD(model, x, y, EPS, STEPS, alpha=SIZE / EPS)
+        return PGD(model, x, y, EPS, STEPS, alpha=SIZE)
 
     ratios = [compare("PGD-10, ours / minimal loop", ours, lambda: minimal(model, *at, random_start=True))]
     for name, library in LIBRARIES.items():
         for frozen in (False, True):
             theirs = frozen_or_not(library(model, *at, random_start=True), model, frozen)
             ratios.append(compare(f"PGD-10, ours / {name}{', weights frozen' * frozen}", ours, theirs, turns=7))
-    still = PGD.but(random_start=False, keep="last")(model, x, y, EPS, STEPS, alpha=SIZE / EPS)
+    still = PGD.but(random_start=False, keep="last")(model, x, y, EPS, STEPS, alpha=SIZE)
     found = {name: library(model, *at, random_start=False)() for name, library in LIBRARIES.items()}
     found["minimal loop"] = minimal(model, *at, random_start=False)
     return ratios, {name: agreement(model, x_adv, still) for name, x_adv in found.items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 
 from hardroute.runtime.clips import ClipContract, decode
 from hardroute.runtime.clips.sampling import (
+    Clock,
     Forecast,
     Spread,
-    clean_stamps,
     frames_on_display,
     sample_times,
     usable_fps,
 )
-from hardroute.runtime.clips.scan import Reader, Scan
+from hardroute.runtime.clips.scan import Reader
 from tests.support.videos import grey_frames, indices_shown, write, write_avi, write_variable_rate
 
 CONTRACT = {"height": 16, "width": 16, "resize": "stretch"}
@@ -65,27 +66,32 @@ def test_a_forecast_of_a_window_that_is_known_names_only_what_is_shown() -> None
     assert [forecast.shows(i / 10, (i + 1) / 10) for i in range(20)] == [i in (2, 7, 12, 17) for i in range(20)]
 
 
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a reader in this process does: a "pass" through the video, a "fit" of a frame."""
+    done: list[str] = []
+    through, fit = Reader._through, Reader._fit
+
+    def said(word: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            done.append(word)
+            return call(*args)
+
+        return counted
+
+    monkeypatch.setattr(Reader, "_through", said("pass", through))
+    monkeypatch.setattr(Reader, "_fit", said("fit", fit))
+    return done
+
+
 @pytest.mark.parametrize("short", [0, 1])
 def test_one_pass_converts_few_frames_also_where_the_last_one_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+    tmp_path: Path, work: list[str], short: int
 ) -> None:
     path = write_avi(tmp_path / "a.avi", list(grey_frames(50)), promised=50 + short)
-    passes, converted = [], []
-    run, retrieve = Reader.run, Reader._retrieve
-
-    def counted_run(self: Reader, wanted: set[int] | None) -> Scan:
-        passes.append(wanted)
-        return run(self, wanted)
-
-    def counted_retrieve(self: Reader, capture: cv2.VideoCapture) -> np.ndarray:
-        converted.append(capture)
-        return retrieve(self, capture)
-
-    monkeypatch.setattr(Reader, "run", counted_run)
-    monkeypatch.setattr(Reader, "_retrieve", counted_retrieve)
-    clip = decode(path, ClipContract(frames=8, **CONTRACT))
+    clip = decode(path, ClipContract(frames=8, **CONTRACT), trusted=True)
     assert indices_shown(clip.frames) == shown([100 * i for i in range(50)], 8, 5000)
-    assert passes == [None] and len(converted) <= 2 * 8 + 2
+    assert work.count("pass") == 1 and work.count("fit") <= 2 * 8 + 2
 
 
 def test_a_variable_rate_file_is_sampled_by_its_timestamps(tmp_path: Path) -> None:
@@ -129,22 +135,51 @@ def test_a_header_that_miscounts_does_not_shift_the_samples(tmp_path: Path, prom
     assert clip.frames_decoded == 20
 
 
-def test_stamps_start_at_zero_and_single_gaps_are_mended() -> None:
-    assert clean_stamps([2.0, 2.1, 0.0, 2.3], fps=10) == pytest.approx([0, 0.1, 0.2, 0.3])
+NAN = float("nan")
 
 
-@pytest.mark.parametrize("stamps", [[0.0] * 6, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [0.0, 9.0, 0.1, 0.2, 0.3, 0.4]])
-def test_a_useless_clock_gives_way_to_the_frame_rate(stamps: list[float]) -> None:
-    assert clean_stamps(stamps, fps=4) == pytest.approx([0, 0.25, 0.5, 0.75, 1.0, 1.25])
+def ticked(stamps: list[float], fps: float) -> list[float]:
+    clock = Clock(fps)
+    return [clock.tick(stamp) for stamp in stamps]
 
 
-@given(st.lists(st.floats(-10, 1e6) | st.just(float("nan")), min_size=1, max_size=60))
-def test_clean_stamps_increase_from_zero(stamps: list[float]) -> None:
-    clean = clean_stamps(stamps, fps=30)
-    assert clean[0] == 0 and (np.diff(clean) > 0).all()
+@pytest.mark.parametrize(
+    "stamps, starts",
+    [
+        ([2.0, 2.1, 2.3], [0, 0.1, 0.3]),
+        # One frame without a usable stamp.
+        ([2.0, 2.1, 0.0, 2.3], [0, 0.1, 0.2, 0.3]),
+        ([2.0, 2.1, NAN, 2.3], [0, 0.1, 0.2, 0.3]),
+        ([NAN, 2.0, 2.1], [0, 0.1, 0.2]),
+        # A clock that stands still, or runs backwards, is none.
+        ([5.0] * 4, [0, 0.1, 0.2, 0.3]),
+        ([5.0, 4.0, 3.0, 2.0], [0, 0.1, 0.2, 0.3]),
+        ([NAN] * 4, [0, 0.1, 0.2, 0.3]),
+        # A clock that jumps back goes on from there.
+        ([5.0, 5.1, 0.0, 0.1, 0.4], [0, 0.1, 0.2, 0.3, 0.6]),
+        ([7.0, 7.1, 7.0, 7.1, 7.2], [0, 0.1, 0.2, 0.3, 0.4]),
+        # Twins: the second is what a player shows from then on, and nothing after it is put off.
+        ([0.0, 0.1, 0.1, 0.2, 0.3], [0, 0.1, 0.2, 0.2, 0.3]),
+        # A clock that leaps and stays there.
+        ([0.0, 0.1, 50.0, 50.1], [0, 0.1, 50.0, 50.1]),
+    ],
+)
+def test_the_rule_for_clocks(stamps: list[float], starts: list[float]) -> None:
+    assert ticked(stamps, fps=10) == pytest.approx(starts, abs=1e-9)
+
+
+@given(st.lists(st.floats() | st.floats(0, 10), min_size=1, max_size=60))
+def test_starts_increase_from_zero_whatever_the_stamps(stamps: list[float]) -> None:
+    starts = ticked(stamps, fps=30)
+    assert starts[0] == 0 and np.isfinite(starts).all() and (np.diff(starts) > 0).all()
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=60), st.integers(-(10**6), 10**6))
+def test_good_stamps_are_kept(gaps: list[int], origin: int) -> None:
+    stamps = [(origin + int(gap)) / 1000 for gap in np.cumsum([0, *gaps])]
+    assert ticked(stamps, fps=25) == pytest.approx([stamp - stamps[0] for stamp in stamps], abs=1e-6)
 
 
 def test_a_frame_rate_no_camera_has_is_replaced() -> None:
     assert usable_fps(29.97) == 29.97
-    assert usable_fps(0.0, [0.0, 0.5, 1.0]) == 2.0
-    assert usable_fps(float("nan")) == usable_fps(90_000.0) == 25.0
+    assert usable_fps(0.0) == usable_fps(None) == usable_fps(float("nan")) == usable_fps(90_000.0) == 25.0

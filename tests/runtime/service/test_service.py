@@ -156,7 +156,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, video: Path) -> dict[str, 
     (folder / "cut.mp4").write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     (folder / "noise.mp4").write_bytes(b"\0\0\0\x18ftypisom" + np.random.default_rng(0).bytes(5000))
     # A few kilobytes that decode to more than the limits allow.
-    write_avi(folder / "bomb.avi", [frames[0]] * 3050)
+    write_avi(folder / "bomb.avi", [frames[0]] * 6050)
     write(folder / "huge.avi", np.zeros((2, 4096, 4096, 3), np.uint8))
     write_avi(folder / "short.avi", list(frames[:8]), promised=300)
     return {path.name: path for path in folder.iterdir()}
@@ -167,7 +167,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, video: Path) -> dict[str, 
     [
         ("cut.mp4", "no video track"),
         ("noise.mp4", "no video track"),
-        ("bomb.avi", "305.0 seconds or more"),
+        ("bomb.avi", "605.0 seconds or more"),
         ("huge.avi", "pixels, above the limit"),
         ("short.avi", "only 8 of the 300 frames"),
     ],

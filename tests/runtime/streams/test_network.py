@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -9,21 +10,22 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from hardroute import ClipContract, Engine
-from hardroute.runtime.clips import cage
-from hardroute.runtime.clips import frame_source as capture
-from hardroute.runtime.clips.preprocess import fit_bgr
+from hardroute.runtime.clips import Limits
+from hardroute.runtime.clips.file_type import open_video
+from hardroute.runtime.clips.network_source import open_url
 from hardroute.runtime.errors import ClipError
-from hardroute.runtime.streams import Reconnect, Stream, StreamSettings
-from hardroute.runtime.streams.open_video import open_file_take
-from hardroute.runtime.streams.reader_process import open_live_take
+from hardroute.runtime.streams import Reconnect, Stream
+from hardroute.runtime.streams.cutting import Manner, Step
+from hardroute.runtime.streams.open_video import FileTake
+from hardroute.runtime.streams.reader_process import IsolatedTake
 from tests.support.bundles import make_bundle
 from tests.support.gated import PATIENCE
 from tests.support.videos import grey_frames, write
@@ -98,7 +100,7 @@ def test_a_machine_without_room_for_a_reader_is_asked_again(
             raise OSError(number, os.strerror(number))
         return start(*arguments, **options)
 
-    monkeypatch.setattr("hardroute.runtime.streams.reader_process.subprocess.Popen", popen)
+    monkeypatch.setattr("hardroute.runtime.clips.cage.subprocess.Popen", popen)
     data = video.read_bytes()
     with (
         serving(lambda n, send: send(data), "video/x-msvideo") as server,
@@ -153,7 +155,7 @@ def test_what_comes_over_the_network_names_nothing_else_to_open(tmp_path: Path, 
     with (
         serving(answer, "application/vnd.apple.mpegurl" if "playlist" in kind else "text/plain") as server,
         pytest.raises(ClipError, match="cannot be opened"),
-        capture.open_url(f"{server.url}/list.m3u8", "x", 5.0),
+        open_url(f"{server.url}/list.m3u8", "x", 5.0, Limits()),
     ):
         pass
     assert set(server.requests) == {"/list.m3u8"}, "the server was asked, and for nothing that it named itself"
@@ -162,19 +164,8 @@ def test_what_comes_over_the_network_names_nothing_else_to_open(tmp_path: Path, 
 def test_a_file_is_not_opened_by_its_address(tmp_path: Path) -> None:
     """Even if somebody asked the reader for network addresses to do so."""
     path = write(tmp_path / "a.avi", grey_frames(5))
-    with pytest.raises(ClipError, match="cannot be opened"), capture.open_url(f"file://{path}", "x", 2.0):
+    with pytest.raises(ClipError, match="cannot be opened"), open_url(f"file://{path}", "x", 2.0, Limits()):
         pass
-
-
-def test_a_file_cannot_reach_the_network(tmp_path: Path) -> None:
-    """The cage of files does not let HTTP through, also while a network source is open."""
-    data = write(tmp_path / "a.avi", grey_frames(30), fps=10).read_bytes()
-    with serving(lambda n, send: send(data), "video/x-msvideo") as server:
-        with capture.open_url(server.url, "x", 5.0):
-            with cage.caged(cage.FILES):
-                other = cv2.VideoCapture(server.url, cv2.CAP_FFMPEG)
-            assert not other.isOpened()
-        assert server.connections == 1
 
 
 def test_nobody_waits_for_a_source_that_hangs_while_it_is_opened(engine: Engine, video: Path) -> None:
@@ -202,46 +193,57 @@ def test_nobody_waits_for_a_source_that_hangs_while_it_is_opened(engine: Engine,
         assert not expired.is_set()
 
 
+def manner(name: str = "x", seconds: float = 1.0) -> Manner:
+    return Manner(name, CONTRACT, Limits(), seconds, seconds, live=True)
+
+
+def children() -> list[int]:
+    text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return [pid for pid in map(int, text.split()) if b"reader_child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def test_a_decoder_that_crashes_is_a_lost_source() -> None:
     def answer(number: int, send: Send) -> None:
-        for part in multipart(grey_frames(5)):
+        for part in multipart(np.repeat(grey_frames(50), 10, axis=0)):
             send(part)
-        server.released.wait(PATIENCE)
+            if server.released.wait(0.01):
+                return
 
-    with (
-        serving(answer) as server,
-        open_live_take(server.url, "x", CONTRACT, StreamSettings(timeout=PATIENCE)) as take,
-    ):
-        assert take.fps > 0
-        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGSEGV)
+    with serving(answer) as server:
+        steps = IsolatedTake(server.url, PATIENCE).steps(manner())
+        assert next(steps).frames > 0
+        for child in children():
+            os.kill(child, signal.SIGSEGV)
         with pytest.raises(ClipError, match="its reader died"):
-            list(iter(take.grab, None))
+            list(steps)
 
 
 def test_the_child_gets_the_very_frames_and_the_address_is_on_no_command_line(video: Path) -> None:
-    data, arguments = video.read_bytes(), []
+    data = video.read_bytes()
+    arguments: list[bytes] = []
 
     def answer(number: int, send: Send) -> None:
-        for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-            arguments.append(Path(f"/proc/{child}/cmdline").read_bytes())
+        arguments.extend(Path(f"/proc/{child}/cmdline").read_bytes() for child in children())
         send(data)
 
-    settings = StreamSettings(timeout=PATIENCE)
-    with (
-        serving(answer, "video/x-msvideo") as server,
-        open_live_take(f"{server.url}/?key=secret", "x", CONTRACT, settings) as remote,
-        open_file_take(video, settings) as local,
-    ):
-        assert remote.fps == local.fps
-        while (stamp := local.grab()) is not None:
-            assert remote.grab() == stamp
-            frame, fitted = local.retrieve(), remote.retrieve()
-            assert frame is not None and fitted is not None
-            np.testing.assert_array_equal(fit_bgr(fitted, CONTRACT), fit_bgr(frame, CONTRACT))
-        assert remote.grab() is None
+    with serving(answer, "video/x-msvideo") as server:
+        remote = list(IsolatedTake(f"{server.url}/?key=secret", PATIENCE).steps(manner()))
+    with open_video(video, Limits()) as source:
+        local = list(FileTake(source).steps(manner()))
+    windows = [[step.cut for step in steps if step.cut] for steps in (remote, local)]
+    assert len(windows[0]) == len(windows[1]) == 3
+    for one, other in zip(*windows, strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+        assert (one.number, one.start, one.end) == (other.number, other.start, other.end)
+    assert sum(step.frames for step in remote) == 30
     assert arguments and not any(b"secret" in line for line in arguments)
+
+
+def test_a_child_says_little_besides_its_windows(video: Path) -> None:
+    data = video.read_bytes()
+    with serving(lambda n, send: send(data), "video/x-msvideo") as server:
+        steps: list[Step] = list(IsolatedTake(server.url, PATIENCE).steps(manner(seconds=1.5)))
+    assert sum(step.frames for step in steps) == 30 and len(steps) <= 2 + 3
 
 
 def test_a_camera_that_is_not_there_is_lost_and_given_up(engine: Engine) -> None:
@@ -249,3 +251,98 @@ def test_a_camera_that_is_not_there_is_lost_and_given_up(engine: Engine) -> None
         events = list(stream)
     assert [event.kind for event in events] == ["source-lost", "end"]
     assert "camera:99: no such camera" in str(events[0].error)
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """A server whose every answer a test writes itself."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            with contextlib.suppress(OSError):
+                answer(self)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def sending_on(location: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", location)
+        request.end_headers()
+
+    return answer
+
+
+def test_a_server_may_not_send_on_to_another(video: Path) -> None:
+    data = video.read_bytes()
+    with (
+        serving(lambda n, send: send(data), "video/x-msvideo") as inner,
+        answering(sending_on(f"{inner.url}/a.avi")) as outer,
+    ):
+        with (
+            pytest.raises(ClipError, match="sends on to another host or port"),
+            open_url(f"{outer}/x", "x", 5.0, Limits()),
+        ):
+            pass
+        assert not inner.connections
+        # Unless it is asked for.
+        with open_url(f"{outer}/x", "x", 5.0, Limits(), redirects=True) as source:
+            assert len(list(source.frames(lambda: None))) == 30
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "rtsp://127.0.0.1:9/x", "ftp://127.0.0.1/x"])
+def test_nor_to_something_else_even_if_asked(location: str) -> None:
+    with (
+        answering(sending_on(location)) as outer,
+        pytest.raises(ClipError, match=r"sends on to|cannot be opened"),
+        open_url(f"{outer}/x", "x", 5.0, Limits(), redirects=True),
+    ):
+        pass
+
+
+def test_a_server_may_send_on_within_itself(video: Path) -> None:
+    data = video.read_bytes()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.path == "/old":
+            sending_on("/new")(request)
+        else:
+            request.send_response(200)
+            request.end_headers()
+            request.wfile.write(data)
+
+    with answering(answer) as url, open_url(f"{url}/old", "x", 5.0, Limits()) as source:
+        assert len(list(source.frames(lambda: None))) == 30
+
+
+def test_a_session_description_opens_no_port() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video {port} RTP/AVP 26\r\n"
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "application/sdp")
+        request.end_headers()
+        request.wfile.write(text.encode())
+
+    with (
+        answering(answer) as url,
+        pytest.raises(ClipError, match="cannot be opened"),
+        open_url(f"{url}/x.sdp", "x", 3.0, Limits()),
+    ):
+        pass

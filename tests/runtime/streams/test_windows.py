@@ -252,8 +252,11 @@ def test_a_source_that_raises_anything_ends_with_that() -> None:
     "source, says",
     [
         ("absent.mp4", "no such file or folder"),
+        ("", "name is empty"),
+        (" ", "name is empty"),
         ("ftp://host/a.mp4", "scheme 'ftp' is not opened here; known: rtsp"),
-        ("file:///etc/passwd", "scheme 'file'"),
+        ("file:///no/such.mp4", "no such file"),
+        ("file://other/a.mp4", "another machine"),
         ("concat:a|b", "no such file"),
         ("rtsp://", "not a URL with a host"),
         ("http://host/a b", "without blanks"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from hardroute.cli import app
+from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import DataError, HardrouteError
-from hardroute.training.comparison.compare import table
+from hardroute.training.comparison.report import table
 
 POLICY = """
 schema_version = 1
@@ -37,8 +40,8 @@ FIT = (
 )
 
 
-def compare(root: Path, *words: str) -> str:
-    (root / "tiny.toml").write_text(POLICY)
+def compare(root: Path, *words: str, policy: str = POLICY) -> str:
+    (root / "tiny.toml").write_text(policy)
     command = ["compare", "--data", "motion:train=2,val=1,test=1", "--out", str(root / "out"), *FIT.split()]
     result = CliRunner().invoke(app, [*command, "--policy", str(root / "tiny.toml"), *words])
     if result.exception:
@@ -70,11 +73,12 @@ def test_one_command_gives_one_table_and_goes_on_where_it_was(tmp_path: Path) ->
 
 def test_small_scores_do_not_make_a_router_look_steadier(tmp_path: Path) -> None:
     accuracy = {"CLEAN": {"share": 0.5, "low": 0.4, "high": 0.6, "n": 8}}
-    row = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
+    row: Any = {"method": "m", "seed": 0, "epochs": 1, "accuracy": accuracy, "eps_255": 8, "training_tflops": 1.0}
     row |= {"lips_j": None, "gflops": {"routed": 1.0}, "load_entropy": 1.0}
-    large = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
-    small = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
-    *_, first, second = table([large, small, {**row, "lips_r": None, "router_spread": 0.0}]).splitlines()[:-1]
+    large: Any = {**row, "lips_r": {"mean": 0.5}, "router_spread": 2.0}
+    small: Any = {**row, "lips_r": {"mean": 0.005}, "router_spread": 0.02}
+    still: Any = {**row, "lips_r": None, "router_spread": 0.0}
+    *_, first, second = table([large, small, still]).splitlines()[:-1]
     assert "| 0.5 | 0.25 | - |" in first and "| 0.005 | 0.25 | - |" in second
 
 
@@ -82,6 +86,31 @@ def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
     compare(tmp_path, "--method", "plain")
     with pytest.raises(DataError, match="other settings"):
         compare(tmp_path, "--method", "plain", "--lr", "0.5")
+
+
+def test_an_audit_of_another_policy_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    compare(tmp_path, "--method", "plain")
+    report = tmp_path / "out" / "audits" / "plain-0" / "report.json"
+    first, before = json.loads(report.read_text()), report.stat().st_mtime_ns
+    compare(tmp_path, "--method", "plain")
+    assert report.stat().st_mtime_ns == before, "what is done is not done again"
+    harder = POLICY.replace("eps = [8]", "eps = [64]").replace("gate_eps = 8", "gate_eps = 64")
+    compare(tmp_path, "--method", "plain", policy=harder)
+    second = json.loads(report.read_text())
+    assert first["bundle"]["digest"] == second["bundle"]["digest"]
+    assert (first["tables"]["this_model"]["eps_255"], second["tables"]["this_model"]["eps_255"]) == (8, 64)
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())[0]["eps_255"] == 64
+
+
+def test_after_a_run_is_removed_nothing_of_it_is_left_in_the_table(tmp_path: Path) -> None:
+    compare(tmp_path, "--method", "plain")
+    (old,) = json.loads((tmp_path / "out" / "compare.json").read_text())
+    shutil.rmtree(tmp_path / "out" / "runs" / "plain-0")
+    compare(tmp_path, "--method", "plain", "--lr", "0.01")
+    (new,) = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert new["bundle"] != old["bundle"]
+    report = json.loads((tmp_path / "out" / "audits" / "plain-0" / "report.json").read_text())
+    assert report["bundle"]["digest"] == new["bundle"] == Bundle.open(tmp_path / "out" / "bundles" / "plain-0").digest
 
 
 def test_an_unknown_method_is_found_before_anything_is_trained(tmp_path: Path) -> None:

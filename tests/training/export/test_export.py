@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from hardroute import Engine
-from hardroute.audit.evaluation.router_scale import spread
+from hardroute.audit.evaluation.subject import spread
 from hardroute.models import EXPERTS, VideoMoE, build_expert, build_model, load_twin
 from hardroute.models.restoration import OverUnder, Restored
 from hardroute.runtime.clips import to_network
@@ -22,7 +22,7 @@ from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.training.export.bundle import readable, write_bundle
 from hardroute.training.export.onnx_files import export_network
-from hardroute.training.loop.run import RunRecord
+from hardroute.training.run import RunRecord
 from hardroute.training.settings import FitSettings
 from tests.support.paths import ROOT
 from tests.support.routers import spread_routes

@@ -49,11 +49,11 @@ def test_two_processes_and_one_end_with_the_same_weights(tmp_path: Path) -> None
 
 def test_shards_that_processes_cannot_share_are_refused() -> None:
     fit = FitSettings(data="none", batch=8, shards=2)
-    fit.check_team(2)
+    fit.check_processes(2)
     for size, settings in (
         (3, fit),
         (2, FitSettings(data="none", batch=8)),
         (1, FitSettings(data="none", batch=8, shards=8)),
     ):
-        with pytest.raises(MethodError, match="--shards"):
-            settings.check_team(size)
+        with pytest.raises(MethodError, match="shards"):
+            settings.check_processes(size)

@@ -15,80 +15,24 @@ from hardroute.audit.attacks import ATTACKS
 from hardroute.models import VideoMoE, build_model
 from hardroute.models.router import ConstantRouter
 from hardroute.runtime.clips import to_network
-from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import BackendError, DataError, MethodError
 from hardroute.training import terms
 from hardroute.training.balance import balanced_assignment, load_balance
 from hardroute.training.loop.batches import augment, batches
 from hardroute.training.loop.optimiser import learning_rate
-from hardroute.training.loop.run import Run, RunRecord
 from hardroute.training.loop.trainer import Trainer
-from hardroute.training.losses import step_loss, weak_experts, within_reach
+from hardroute.training.losses import finder, inner_attack, weak_experts, within_reach
 from hardroute.training.methods import METHODS, find_method
+from hardroute.training.run import Run, RunRecord, ValidatedEpoch, best_of, validated
 from hardroute.training.settings import FitSettings, settings_from
-
-SMALL: dict[str, Any] = {
-    "data": "none",
-    "experts": 2,
-    "width": 4,
-    "router_width": 2,
-    "blocks": (1, 1, 0, 0),
-    "frames": 4,
-    "size": 8,
-    "batch": 8,
-    "inner_steps": 2,
-    "shift": 0,
-    "average": 0.5,
-    "validate_clips": 8,
-}
+from tests.support.training import SMALL, Silent, loss_of, train, two_signals
 
 
-class Silent:
-    """A reporter that keeps what it is told, and can stop the run at a given batch."""
-
-    def __init__(self, stop: tuple[int, str, int] | None = None) -> None:
-        self.stop = stop
-        self.metrics: list[dict[str, Any]] = []
-        self.warnings: list[str] = []
-
-    def batch(self, epoch: int, step: str, done: int, total: int, loss: float) -> None:
-        if (epoch, step, done) == self.stop:
-            raise KeyboardInterrupt
-
-    def epoch(self, metrics: dict[str, Any]) -> None:
-        self.metrics.append(metrics)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-def clip_arrays(frames: np.ndarray, labels: np.ndarray) -> ClipArrays:
-    names = tuple(f"{i}.avi" for i in range(len(labels)))
-    return ClipArrays(frames=frames, labels=labels, files=names, sha256=names, classes=("a", "b"))
-
-
-def two_signals(n: int, seed: int) -> ClipArrays:
-    """Clips that show their class twice: in faint stripes that never lie, and in a bright half that lies in 20 %.
-
-    The stripes are 6/255 strong, so that a perturbation of 8/255 can repaint them; the halves it cannot.
-    """
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=n)
-    shown = np.where(rng.random(n) < 0.2, 1 - labels, labels)
-    frames = rng.integers(108, 148, (n, 4, 8, 8, 3)).astype(int)
-    half = np.where(np.arange(8) < 4, 1, -1)[None, None, None, :, None] * (1 - 2 * shown)[:, None, None, None, None]
-    stripes = np.where(np.arange(8) % 2, 1, -1)[None, None, :, None, None] * (1 - 2 * labels)[:, None, None, None, None]
-    return clip_arrays(np.clip(frames + 25 * half + 6 * stripes, 0, 255).astype(np.uint8), labels)
-
-
-def train(root: Path, reporter: Silent | None = None, **settings: Any) -> Run:
-    fit = FitSettings(**{**SMALL, **settings})
-    try:
-        run = Run.open(root)
-    except DataError:
-        run = Run.create(root, RunRecord(settings=fit, classes=("a", "b"), tools={}))
-    Trainer(run, two_signals(48, 0), two_signals(24, 1), reporter or Silent()).go()
-    return run
+def seen(epoch: int, robust: float, clean: float = 0.5) -> ValidatedEpoch:
+    return ValidatedEpoch(
+        epoch=epoch, loss={}, clean=clean, robust=robust, under={}, load=(1.0,), load_entropy=1.0,
+        attacked_load_entropy=1.0, route_flips=0.0, clips=8,
+    )  # fmt: skip
 
 
 def weights(run: Run) -> dict[str, Tensor]:
@@ -108,7 +52,7 @@ class TestTrainer:
         found = weights(resumed)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-        assert [m["epoch"] for m in resumed.metrics] == [1, 2]
+        assert [epoch.epoch for epoch in resumed.metrics] == [1, 2]
 
     def test_another_seed_gives_other_weights(self, tmp_path: Path) -> None:
         one, other = (weights(train(tmp_path / str(seed), epochs=1, seed=seed)) for seed in (0, 1))
@@ -118,12 +62,12 @@ class TestTrainer:
         last = {}
         for method, epochs in (("plain", 8), ("at-m", 8), ("j-tlat", 5)):
             run = train(tmp_path / method, method=method, epochs=epochs, lr=1e-2, ramp=0.5)
-            last[method] = run.metrics[-1]
-        assert last["plain"]["clean"] > 0.9
-        assert last["plain"]["robust"] < 0.3
+            (*_, last[method]) = validated(run.metrics)
+        assert last["plain"].clean > 0.9
+        assert last["plain"].robust < 0.3
         # The bright half alone is right in 80 %.
-        assert last["at-m"]["robust"] > 0.65
-        assert last["j-tlat"]["robust"] > 0.65
+        assert last["at-m"].robust > 0.65
+        assert last["j-tlat"].robust > 0.65
 
     def test_keeps_the_best_epoch_and_the_newest(self, tmp_path: Path) -> None:
         run = train(tmp_path, epochs=3, method="plain")
@@ -137,9 +81,19 @@ class TestTrainer:
         for epoch, robust in enumerate((0.2, 0.5, 0.5, 0.4), start=1):
             model = build_model(run.record.spec)
             torch.nn.init.constant_(model.router.get_parameter("score.bias"), epoch)
-            run.save_epoch(epoch, model, {"none": torch.zeros(1)}, {"epoch": epoch, "robust": robust})
-        assert run.best["epoch"] == 3
+            run.save_epoch(model, {"none": torch.zeros(1)}, seen(epoch, robust))
+        assert run.best.epoch == 3
         assert run.load_best().router.get_parameter("score.bias")[0] == 3
+
+    def test_equal_robust_accuracy_is_decided_by_the_clean_one(self) -> None:
+        assert best_of([seen(1, 0.5, 0.6), seen(2, 0.5, 0.7), seen(3, 0.5, 0.6)]).epoch == 2
+        assert best_of([seen(1, 0.5, 0.6), seen(2, 0.6, 0.1)]).epoch == 2
+
+    def test_progress_of_the_run_rises_to_one(self, tmp_path: Path) -> None:
+        reporter = Silent()
+        train(tmp_path, reporter, epochs=2, shared_start=0.5, inner_steps=1)
+        assert reporter.progress == sorted(reporter.progress)
+        assert 0 < reporter.progress[0] < 0.2 and reporter.progress[-1] == pytest.approx(1)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
     def test_cuda_is_refused_where_there_is_none(self, tmp_path: Path) -> None:
@@ -149,7 +103,7 @@ class TestTrainer:
     def test_a_second_run_in_the_same_folder_is_refused(self, tmp_path: Path) -> None:
         record = RunRecord(settings=FitSettings(**SMALL), classes=("a", "b"), tools={})
         Run.create(tmp_path, record)
-        with pytest.raises(DataError, match="--resume"):
+        with pytest.raises(DataError, match="resume it"):
             Run.create(tmp_path, record)
 
     def test_a_run_without_an_epoch_has_nothing_to_export(self, tmp_path: Path) -> None:
@@ -182,8 +136,9 @@ class TestSteps:
         x, y = next(batches(two_signals(8, 0), 8, "cpu"))
         step, fit = METHODS["j-tlat"].steps[1], FitSettings(**SMALL, weak="both")
         (first, heavy), (second, light) = weak_experts(step, model, x, y, 8 / 255, fit, torch.zeros_like)
-        assert step.finder is not None
-        scores = model.router(step.finder(model, x, y, 8 / 255, 2, noise=torch.zeros_like(x), lam=fit.inner_lam))
+        attack = finder(step)
+        assert attack is not None
+        scores = model.router(attack(model, x, y, 8 / 255, 2, noise=torch.zeros_like(x), lam=fit.inner_lam))
         order = scores.argsort(1, descending=True)
         assert torch.equal(first, order[:, 0])
         assert torch.equal(second, order[:, 1])
@@ -213,7 +168,7 @@ class TestSteps:
         fit = FitSettings(**{**SMALL, "balance": 0.25})
         # In eval mode, where a second forward pass gives the same numbers.
         model.eval()
-        found = step_loss(METHODS["plain"].steps[0], model, x, y, 8 / 255, fit, torch.zeros_like)
+        found = loss_of(METHODS["plain"].steps[0], model, x, y, 8 / 255, fit, torch.zeros_like)
         outputs = model.outputs(x, "switch")
         expected = torch.nn.functional.cross_entropy(outputs.logits, y) + 0.25 * load_balance(outputs.router)
         torch.testing.assert_close(found, expected)
@@ -226,7 +181,7 @@ class TestSteps:
 
         def loss(part: int, **given: float) -> float:
             fit = FitSettings(**{**SMALL, "lam": 0.01, "inner_steps": 1, "router_lam": 1.0, **given})
-            return step_loss(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
+            return loss_of(METHODS["j-tlat"].steps[part], model, x, y, 8 / 255, fit, noise).item()
 
         assert loss(0, router_lam=30.0) == pytest.approx(loss(0, lam=0.3), rel=1e-5)
         assert loss(0, router_lam=30.0) > loss(0) + 1e-4
@@ -239,27 +194,29 @@ class TestSteps:
     @pytest.mark.parametrize("method", sorted(METHODS))
     def test_every_method_trains_a_step_of_each_part(self, tmp_path: Path, method: str) -> None:
         reporter = Silent()
-        run = train(tmp_path, reporter, method=method, epochs=1, batch=16, inner_steps=1, together=0.0)
-        (epoch,) = reporter.metrics
-        assert list(epoch["loss"]) == [step.part for step in METHODS[method].steps]
-        assert all(np.isfinite(loss) for loss in epoch["loss"].values())
+        run = train(tmp_path, reporter, method=method, epochs=1, batch=16, inner_steps=1, shared_start=0.0)
+        (epoch,) = reporter.records
+        assert list(epoch.loss) == [step.part for step in METHODS[method].steps]
+        assert all(np.isfinite(loss) for loss in epoch.loss.values())
         assert run.load_best()(torch.zeros(1, 3, 4, 8, 8)).shape == (1, 2)
 
     def test_the_rows_of_the_paper_are_those_of_the_attacks(self) -> None:
         router, experts, moe = METHODS["j-tlat-printed"].steps
         for step, name in ((router, "tla-r"), (experts, "tla-e"), (moe, "tla-m")):
             model, (x, y) = build_model(FitSettings(**SMALL).model(2)), next(batches(two_signals(8, 0), 8, "cpu"))
-            assert step.inner is not None
-            found = step.inner(model, x, y, steps=2, seed=5)
+            attack = inner_attack(step)
+            assert attack is not None
+            found = attack(model, x, y, steps=2, seed=5)
             assert torch.equal(found, ATTACKS[name].but(keep="last")(model, x, y, steps=2, seed=5))
 
     def test_the_mixture_is_attacked_and_trained_as_it_is_deployed(self) -> None:
         moe = METHODS["j-tlat"].steps[-1]
-        assert moe.inner is not None
-        assert (moe.inner.path, moe.path) == ("hard", "hard")
+        attack = inner_attack(moe)
+        assert attack is not None
+        assert (attack.path, moe.path) == ("hard", "hard")
         model, (x, y) = build_model(FitSettings(**SMALL).model(2)).eval(), next(batches(two_signals(8, 0), 8, "cpu"))
         fit = FitSettings(**{**SMALL, "balance": 0.0, "lam": 0.0, "eps": 0.0})
-        found = step_loss(moe, model, x, y, 0.0, fit, torch.zeros_like)
+        found = loss_of(moe, model, x, y, 0.0, fit, torch.zeros_like)
         torch.testing.assert_close(found, torch.nn.functional.cross_entropy(model(x), y))
 
     @pytest.mark.parametrize(
@@ -423,4 +380,4 @@ def test_metrics_of_an_epoch_that_was_not_finished_are_forgotten(tmp_path: Path)
     run = train(tmp_path, epochs=1, method="plain")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"epoch": 2, "robust": 1.0}) + "\n")
-    assert [m["epoch"] for m in run.metrics] == [1]
+    assert [epoch.epoch for epoch in run.metrics] == [1]

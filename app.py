@@ -17,6 +17,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -52,7 +53,7 @@ class Studio:
 
     def __init__(self, bundle: str | Path, samples: str, trust: Trust | None = None) -> None:
         self.engine = Engine.load(bundle, trust=trust)
-        self.twin = load_twin(self.engine.bundle.root)
+        self.twin = load_twin(self.engine.bundle)
         self.samples = [(str(r.path), r.label) for r in open_set(samples).rows if r.label in self.engine.classes]
 
     def classify(self, video: str | None) -> tuple[Any, ...]:
@@ -104,9 +105,15 @@ def verdict(before: Prediction, after: Prediction, truth: str) -> str:
     # "Fell" would flatter the attack where the clip was wrong from the start.
     held = "was wrong already" if before.label != truth else "held" if after.label == truth else "fell"
     a, b = before.route, after.route
-    labels = f"**Label** {before.label} → {after.label} (attacked as *{truth}*)"
+    names = [as_text(name) for name in (before.label, after.label, truth)]
+    labels = f"**Label** {names[0]} → {names[1]} (attacked as *{names[2]}*)"
     routes = f"**Route** expert {a.expert} → expert {b.expert}, margin {a.margin:.2f} → {b.margin:.2f}"
     return f"### The label {held}\n{labels} · {routes}"
+
+
+def as_text(name: str) -> str:
+    """A name that stands for itself in Markdown, whatever is in it: no emphasis, link, formula or HTML."""
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda found: f"&#{ord(found[0])};", name)
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 6, scale: int = 3) -> np.ndarray:
@@ -145,7 +152,7 @@ def page(studio: Studio) -> gr.Blocks:
     about = f"{len(manifest.classes)} classes · {len(manifest.experts)} experts, of which one runs per clip"
     # Uploads and pictures are removed after an hour: nothing of a visitor stays.
     with gr.Blocks(title="hardroute", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown(f"# hardroute\nBundle **{manifest.name}** · {about}")
+        gr.Markdown(f"# hardroute\nBundle **{as_text(manifest.name)}** · {about}")
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 video = gr.File(label="Video, at most 32 MB", file_types=["video"], height=140)

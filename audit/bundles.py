@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardroute.runtime.bundle import Bundle, find_bundle
+from hardroute.runtime.bundle import Bundle, Twin
 from hardroute.runtime.errors import BundleError, HardrouteError
 
 if TYPE_CHECKING:
     from hardroute.models import VideoMoE
 
 
-def require_twin(bundle: Bundle) -> None:
-    """Raises BundleError for a bundle that has nothing to attack."""
+def require_twin(bundle: Bundle) -> Twin:
+    """The files of its twin. Raises BundleError for a bundle that has nothing to attack."""
     if bundle.manifest.twin is None:
         raise BundleError(f"bundle {bundle.root}: it has no PyTorch twin to attack; export it with one")
+    return bundle.manifest.twin
 
 
 def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
@@ -46,11 +47,19 @@ def open_sources(given: Sequence[str], audited: Bundle) -> dict[str, Bundle]:
     return sources
 
 
-def load_twin(bundle: str | Path) -> VideoMoE:
-    """The twin in a bundle's folder, or in a shipped bundle by its name, in eval mode. Raises BundleError."""
-    from hardroute.models import load_twin
+def load_twin(bundle: str | Path | Bundle) -> VideoMoE:
+    """The PyTorch twin of a bundle, of its folder or of a shipped bundle by its name, in eval mode on the CPU.
 
-    return load_twin(find_bundle(bundle))
+    Its bytes are those that the bundle's digests were compared with, whatever lies at their paths by now.
+
+    Raises:
+        BundleError: there is no bundle, it is broken or has no twin; see `hardroute.models.parse_twin`.
+    """
+    from hardroute.models import parse_twin
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    twin = require_twin(opened)
+    return parse_twin(opened.read(twin.config), opened.read(twin.weights), f"bundle {opened.root}")
 
 
 def load_twins(bundles: Mapping[str, Bundle], device: str = "cpu") -> dict[str, VideoMoE]:
@@ -60,10 +69,9 @@ def load_twins(bundles: Mapping[str, Bundle], device: str = "cpu") -> dict[str, 
     """
     # Here: they bring torch, which a bundle that is not there need not wait for.
     from hardroute.audit.execution.device import open_device
-    from hardroute.models import load_twin
 
     where = open_device(device)
-    models = {name: load_twin(bundle.root).to(where) for name, bundle in bundles.items()}
+    models = {name: load_twin(bundle).to(where) for name, bundle in bundles.items()}
     for name, bundle in bundles.items():
         found, said = len(models[name].experts), len(bundle.manifest.experts)
         if found != said:

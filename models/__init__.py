@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from hardroute.models.build import build_model
-    from hardroute.models.checkpoint import load_twin, save_twin
+    from hardroute.models.checkpoint import load_twin, parse_twin, save_twin
     from hardroute.models.experts import EXPERTS, build_expert, find_expert
     from hardroute.models.folded_batchnorm import Folded
     from hardroute.models.gradient_paths import PATHS
@@ -21,7 +21,7 @@ _HOMES: Final = {
     name: f"{__name__}.{home}"
     for home, names in {
         "build": ("build_model",),
-        "checkpoint": ("load_twin", "save_twin"),
+        "checkpoint": ("load_twin", "parse_twin", "save_twin"),
         "experts": ("EXPERTS", "build_expert", "find_expert"),
         "folded_batchnorm": ("Folded",),
         "gradient_paths": ("PATHS",),
@@ -47,6 +47,7 @@ __all__ = [
     "build_model",
     "find_expert",
     "load_twin",
+    "parse_twin",
     "prove_gradients",
     "save_twin",
 ]

@@ -18,7 +18,7 @@ from hardroute.runtime.errors import ClipError, reason
 from hardroute.runtime.files import printable
 from hardroute.runtime.inference import VideoPrediction
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.routelog import EventRecord, Record, RouteRecord, Window
+from hardroute.runtime.routelog import EventRecord, Receipt, Record, RouteRecord, Window
 
 _logger = logging.getLogger(__name__)
 _NOT_JUDGED: Final = "its watch or its rule for abstaining failed"
@@ -57,6 +57,7 @@ class Delivered(Generic[A]):
         abstained: the rule said that the answer is not to be acted upon. Callers do not show its label.
         alarms: kinds of the alarms that the watch raised on it.
         records: its lines, as they stand in the log if there is one; none where the log did not take them.
+        receipts: number and hash of each of these lines; none where there is no log, or one of another kind.
         error: one line for a person; None where nothing went wrong.
         log_error: what the log said where it took no line.
     """
@@ -65,6 +66,7 @@ class Delivered(Generic[A]):
     abstained: bool = False
     alarms: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
     error: str | None = None
     log_error: str | None = None
 
@@ -87,11 +89,12 @@ class Pending(Generic[A]):
     def result(self) -> Delivered[A]:
         """Waits for the lines."""
         try:
-            for line in self._lines:
-                line.result()
+            heads = [line.result() for line in self._lines]
         except Exception as error:
             return _without_line(self._delivered, error)
-        return self._delivered
+        # Anybody's log may give something else.
+        receipts = tuple(head for head in heads if isinstance(head, Receipt))
+        return replace(self._delivered, receipts=receipts if len(receipts) == len(heads) else ())
 
     async def wait(self) -> Delivered[A]:
         """`result` for a coroutine. Whoever stops waiting takes no line back that is being written."""

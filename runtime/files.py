@@ -1,15 +1,17 @@
-"""Files, with care: written whole or not at all, read only where they are regular, and named in plain text."""
+"""Files, with care: written whole or not at all, read where regular and in one way only, named in plain text."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # never to wait for the other end of a named pipe
 
@@ -17,6 +19,30 @@ _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # never to wait for 
 def printable(text: str) -> str:
     """The text on one line: what could break a line, or steer a terminal, becomes "?" or a blank."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text in UTF-8 that no two readers can understand differently.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, an object names a key twice, or a number is not finite.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a finite number")
 
 
 @contextlib.contextmanager

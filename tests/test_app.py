@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+import html
 import re
 import signal
 import socket
+import string
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from hardroute import Engine, app
 from hardroute.runtime.errors import HardrouteError, MethodError
+from tests.support.bundles import make_bundle, random_frames
 from tests.support.paths import ROOT
 
 SAMPLES = "motion:train=0,val=0,test=1"
@@ -78,7 +84,7 @@ def test_no_budget_no_change(studio: app.Studio, clip: str) -> None:
 def test_the_true_label_decides_what_is_attacked(studio: app.Studio, clip: str) -> None:
     _, classes, _, _ = studio.classify(clip)
     least = min(classes, key=lambda name: classes[name])
-    assert f"attacked as *{least}*" in studio.attack(clip, least, "fgsm", 4, 1)[0]
+    assert f"attacked as *{app.as_text(least)}*" in studio.attack(clip, least, "fgsm", 4, 1)[0]
 
 
 def test_mistakes_become_one_line(studio: app.Studio, clip: str, tmp_path: Path) -> None:
@@ -92,6 +98,33 @@ def test_mistakes_become_one_line(studio: app.Studio, clip: str, tmp_path: Path)
         studio.attack(None, app.AS_CLASSIFIED, "pgd", 8, 1)
     with pytest.raises(MethodError):
         studio.attack(clip, app.AS_CLASSIFIED, "no-such-attack", 8, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["**bold** _it_", "[link](https://a.example)", "<img src=x onerror=alert(1)>", "$$x^2$$", "# a\\b", "&amp;", "`c`"],
+)
+def test_names_are_text_and_not_markdown(name: str) -> None:
+    escaped = app.as_text(name)
+    # Nothing is left that means anything in Markdown or HTML, and whoever reads it sees the name.
+    assert not set(re.sub(r"&#\d+;", "", escaped)) & set(string.punctuation)
+    assert html.unescape(escaped) == name
+    page = MarkdownIt("commonmark").enable("table").render(f"### The label held\n**Label** {escaped}")
+    assert "<a" not in page and "<img" not in page and "<em" not in page and "<code" not in page
+    assert html.escape(name, quote=False) in page.replace("&quot;", '"')
+
+
+def test_the_page_writes_names_as_text(tmp_path: Path) -> None:
+    name, label = "<b>tiny</b>", "![](https://a.example/x)"
+    root = make_bundle(tmp_path / "bundle", name=name, classes=[label, "right"]).root
+    studio = SimpleNamespace(engine=Engine.load(root, threads=1), samples=[], classify=print, attack=print)
+    with studio.engine:
+        said = str([one["props"] for one in app.page(studio).config["components"] if one["type"] == "markdown"])  # type: ignore[arg-type]
+        assert app.as_text(name) in said and name not in said
+        frames = random_frames(1, studio.engine.contract)
+        (answer,) = studio.engine.predict_batch(frames)
+    told = app.verdict(replace(answer, label=label), replace(answer, label=label), label)
+    assert told.count(app.as_text(label)) == 3 and label not in told
 
 
 def test_without_a_clip_the_page_is_empty(studio: app.Studio) -> None:

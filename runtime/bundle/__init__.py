@@ -18,7 +18,7 @@ from hardroute.runtime.bundle.certificate import (
     PolicyContent,
     RobustAccuracy,
 )
-from hardroute.runtime.bundle.manifest import Manifest
+from hardroute.runtime.bundle.manifest import Manifest, Twin
 from hardroute.runtime.bundle.probes import Probes
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE
 from hardroute.runtime.bundle.shipped import find_bundle
@@ -46,6 +46,7 @@ __all__ = [
     "PublicKey",
     "RobustAccuracy",
     "Trust",
+    "Twin",
     "Vouched",
     "find_bundle",
     "write_manifest",

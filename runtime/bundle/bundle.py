@@ -18,6 +18,7 @@ from hardroute.runtime.bundle.sealed_files import (
     CERTIFICATE,
     MANIFEST,
     MAX_SEALED_BYTES,
+    list_files,
     read_chunks,
     read_sealed,
     seal_name,
@@ -271,7 +272,7 @@ def write_manifest(folder: str | Path, fields: Mapping[str, object]) -> Bundle:
 
 
 def _compare_names(root: Path, manifest: Manifest) -> None:
-    present = {entry.name for entry in os.scandir(root)}
+    present = list_files(root)
     if reserved := sorted(_UNLISTED & manifest.files.keys()):
         raise BundleError(f"{MANIFEST}: files: {reserved[0]} cannot be listed in it")
     if missing := sorted(manifest.files.keys() - present):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from hardroute.runtime.clips import ClipContract
 from hardroute.runtime.errors import BundleError
+from hardroute.runtime.files import parse_json
 
 SCHEMA_VERSION: Final = 1
 MAX_EXPERTS: Final = 64
@@ -25,15 +27,32 @@ def _plain_name(name: str) -> str:
 
 
 def require_printable(text: str) -> str:
-    """The text; raises ValueError if it holds control characters."""
-    # Names reach terminals and logs; an escape sequence in them must not.
+    """The text; raises ValueError if it holds control characters, or such as change the order of those around them."""
+    # Names reach terminals and logs; an escape sequence in them must not. `isprintable` knows the latter ones, too.
     if not text.isprintable():
         raise ValueError(f"{text[:80]!r} holds control characters")
     return text
 
 
+def _tidy(text: str) -> str:
+    if text != " ".join(text.split()):
+        raise ValueError(f"{text[:80]!r} has blanks that do not show")
+    return require_printable(text)
+
+
+def look(name: str) -> str:
+    """What a person sees of a name: two that have the same look are told apart by programs only.
+
+    >>> look("Ｃat") == look("cat")
+    True
+    """
+    # Twice, for folding may leave what is not normal.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(character for character in folded if unicodedata.category(character)[0] not in "ZC")
+
+
 FileName = Annotated[str, AfterValidator(_plain_name)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(require_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_tidy)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -92,8 +111,12 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: a class is named twice")
+        seen: dict[str, str] = {}
+        for name in self.classes:
+            if (other := seen.get(look(name))) is not None:
+                alike = f"{other[:80]!r} and {name[:80]!r} look alike"
+                raise ValueError("classes: a class is named twice" if other == name else f"classes: {alike}")
+            seen[look(name)] = name
         named = [self.router, *(expert.file for expert in self.experts), self.probes]
         named += [self.single] if self.single else []
         named += [self.twin.weights, self.twin.config] if self.twin else []
@@ -140,7 +163,11 @@ class _Version(BaseModel):
 
 
 def require_version(data: bytes, name: str, reads: int, mend: str) -> None:
-    """Raises BundleError, which ends in `mend`, unless the JSON `data` of the file `name` has the version `reads`."""
+    """Raises BundleError, which ends in `mend`, unless `data` of the file `name` is JSON of the version `reads`."""
+    try:
+        parse_json(data)
+    except ValueError as error:
+        raise BundleError(f"{name}: Invalid JSON: {error}") from None
     version = _Version.model_validate_json(data).schema_version
     if version != reads:
         raise BundleError(f"{name} has schema version {version!r:.40}, this runtime reads {reads}; {mend}")

@@ -11,9 +11,10 @@ Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
+from hardroute.runtime.bundle.onnx_sizes import SizeError, check_sizes
+from hardroute.runtime.bundle.protobuf_wire import BYTES, fields
 from hardroute.runtime.errors import BundleError
 
 # message -> field number -> message of that field. Only the fields on the way to a node or a tensor.
@@ -31,7 +32,6 @@ _NODE_DOMAIN: Final = 7
 _MODEL_FUNCTION: Final = 25
 _TENSOR_EXTERNAL_DATA: Final = 13
 _TENSOR_DATA_LOCATION: Final = 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _MAX_DEPTH: Final = 64  # protobuf itself stops at 100
 
@@ -52,7 +52,7 @@ _DOMAINS: Final = frozenset({"", "ai.onnx"})  # two names of one domain
 
 
 def check_onnx(data: bytes, name: str) -> None:
-    """Refuses a model that reads other files or holds an operator that is not in `OPERATORS`.
+    """Refuses a model that reads other files, holds an operator that is not in `OPERATORS`, or asks for much memory.
 
     Args:
         data: the file's bytes.
@@ -60,13 +60,16 @@ def check_onnx(data: bytes, name: str) -> None:
 
     Raises:
         BundleError: not an ONNX protobuf, external tensor data, an operator that is unknown, of another domain or
-            defined in the file.
+            defined in the file; a constant that makes something huge of something small.
     """
     if data[4:8] == b"ORTM":
         # onnxruntime would take its own flatbuffer format as well, and this walk cannot see into that.
         raise BundleError(f"{name} is in ORT format; export it as ONNX")
     try:
         holds_graph = _walk(memoryview(data), "model", name, 0)
+        check_sizes(memoryview(data))
+    except SizeError as error:
+        raise BundleError(f"{name} {error}; a network of this runtime does not") from None
     except (ValueError, IndexError) as error:
         raise BundleError(f"{name} is not a readable ONNX file ({error}); export the bundle again") from None
     if not holds_graph:
@@ -79,7 +82,7 @@ def _walk(view: memoryview, message: str, name: str, depth: int) -> bool:
         raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     children = _CHILDREN[message]
     holds_graph = False
-    for field, wire, value in _fields(view):
+    for field, wire, value in fields(view):
         if isinstance(value, int):
             if message == "tensor" and field == _TENSOR_DATA_LOCATION and value != 0:
                 raise _external(name)
@@ -91,7 +94,7 @@ def _walk(view: memoryview, message: str, name: str, depth: int) -> bool:
             raise BundleError(f"{name} holds an operator of the domain {_text(value)!r}; only ONNX's own are taken")
         elif message == "model" and field == _MODEL_FUNCTION:
             raise BundleError(f"{name} defines operators of its own; export it with functions inlined")
-        elif wire == _BYTES and field in children:
+        elif wire == BYTES and field in children:
             _walk(value, children[field], name, depth + 1)
             holds_graph |= children[field] == "graph"
     return holds_graph
@@ -103,39 +106,3 @@ def _text(value: memoryview) -> str:
 
 def _external(name: str) -> BundleError:
     return BundleError(f"{name} keeps tensors in other files; export it with its weights inside the file")
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Yields (field number, wire type, value) of one protobuf message."""
-    position = 0
-    while position < len(view):
-        key, position = _varint(view, position)
-        if key > 0xFFFFFFFF:
-            # protobuf drops the upper bits, so such a key would mean another field there than here.
-            raise ValueError(f"field key too long at byte {position}")
-        field, wire = key >> 3, key & 7
-        value: int | memoryview
-        if wire == _VARINT:
-            value, position = _varint(view, position)
-        else:
-            if wire == _BYTES:
-                length, position = _varint(view, position)
-            elif wire in (_FIXED64, _FIXED32):
-                length = 8 if wire == _FIXED64 else 4
-            else:
-                raise ValueError(f"wire type {wire} at byte {position}")
-            if length > len(view) - position:
-                raise ValueError("truncated")
-            value, position = view[position : position + length], position + length
-        yield field, wire, value
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError(f"number too long at byte {position}")

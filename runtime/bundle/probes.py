@@ -17,6 +17,7 @@ from hardroute.runtime.errors import BundleError
 from hardroute.runtime.prediction import Prediction
 
 MAX_PROBES: Final = 1024
+MAX_BYTES: Final = 2**28  # of all their arrays
 _DTYPES: Final = {"frames": "uint8", "router_logits": "float32", "routes": "int64", "logits": "float32"}
 
 
@@ -66,7 +67,10 @@ class Probes:
         }
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                arrays = {name: _read(archive, name, shape) for name, shape in shapes.items()}
+                left, arrays = MAX_BYTES, {}
+                for name, shape in shapes.items():
+                    arrays[name] = _read(archive, name, shape, left)
+                    left -= arrays[name].nbytes
         except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, NotImplementedError) as error:
             raise BundleError(f"probes: not a readable npz ({error}); export the bundle again") from None
         probes = cls(**arrays)
@@ -99,8 +103,8 @@ class Probes:
         return None
 
 
-def _read(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads one array of (P, *shape); the header is judged first because it decides what gets allocated."""
+def _read(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], left: int) -> np.ndarray:
+    """Reads one array of (P, *shape) and `left` bytes at most; its header is judged before anything is allocated."""
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -110,6 +114,8 @@ def _read(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.nda
     if dtype != np.dtype(_DTYPES[name]) or found != (clips, *shape) or not 1 <= clips <= MAX_PROBES:
         expected = ", ".join([f"1..{MAX_PROBES}", *map(str, shape)])
         raise ValueError(f"{name} is {dtype} {found}, expected {_DTYPES[name]} ({expected})")
+    if math.prod(found) * dtype.itemsize > left:
+        raise ValueError(f"{name} and what is before it take more than {MAX_BYTES} bytes")
     if entry.file_size < math.prod(found) * dtype.itemsize:
         raise ValueError(f"{name} is cut short")
     with archive.open(entry) as file:

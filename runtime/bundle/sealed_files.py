@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from hardroute.runtime.files import NotRegularError, open_regular, write_togethe
 MANIFEST: Final = "manifest.json"
 CERTIFICATE: Final = "certificate.json"
 MAX_FILE_BYTES: Final = 2 * 2**30  # what one ONNX protobuf can hold
+MAX_TOTAL_BYTES: Final = 8 * 2**30  # of all files of a bundle
+MAX_FILES: Final = 512
 MAX_SEALED_BYTES: Final = 4 * 2**20
 _CHUNK: Final = 2**20
 
@@ -80,6 +83,26 @@ def read_chunks(path: Path, limit: int = MAX_FILE_BYTES) -> Iterator[bytes]:
         raise BundleError(f"{path.name} is not a regular file") from None
     except OSError as error:
         raise BundleError(f"{path.name} cannot be read: {error.strerror}") from None
+
+
+def list_files(folder: Path) -> set[str]:
+    """The names in a bundle's folder.
+
+    Raises:
+        BundleError: there are more than `MAX_FILES`, or they take more than `MAX_TOTAL_BYTES`; said before one is read.
+    """
+    names, total = set(), 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            names.add(entry.name)
+            total += entry.stat(follow_symlinks=False).st_size
+            if len(names) > MAX_FILES:
+                raise BundleError(
+                    f"there are more than {MAX_FILES} files in it; remove those that are not the bundle's"
+                )
+            if total > MAX_TOTAL_BYTES:
+                raise BundleError(f"its files take more than the limit of {MAX_TOTAL_BYTES} bytes")
+    return names
 
 
 def _line(name: str, data: bytes) -> bytes:

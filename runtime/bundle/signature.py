@@ -26,10 +26,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hardroute.runtime.bundle import strict_json
 from hardroute.runtime.bundle.manifest import first_error
 from hardroute.runtime.errors import TrustError
-from hardroute.runtime.files import open_regular
+from hardroute.runtime.files import open_regular, parse_json
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_ENVELOPE_BYTES: Final = 2**20
@@ -146,7 +145,7 @@ class Envelope(BaseModel):
             TrustError: not JSON, a field that breaks the format, another type than in-toto, no base64.
         """
         try:
-            found = cls.model_validate(strict_json.loads(data))
+            found = cls.model_validate(parse_json(data))
             base64.b64decode(found.payload, validate=True)
             for signature in found.signatures:
                 base64.b64decode(signature.sig, validate=True)

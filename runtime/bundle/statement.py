@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hardroute.runtime.bundle import strict_json
 from hardroute.runtime.bundle.certificate import Certificate
 from hardroute.runtime.bundle.manifest import Sha256, first_error
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE, MANIFEST
 from hardroute.runtime.errors import TrustError
+from hardroute.runtime.files import parse_json
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
@@ -87,7 +87,7 @@ class Statement(_Part):
             TrustError: not JSON, or a statement of another kind or form.
         """
         try:
-            return cls.model_validate(strict_json.loads(data))
+            return cls.model_validate(parse_json(data))
         except ValidationError as error:
             raise TrustError(f"statement: {first_error(error)}") from None
         except ValueError as error:

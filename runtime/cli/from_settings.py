@@ -8,6 +8,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -113,7 +114,7 @@ def _plain(annotation: Any, limits: tuple[Any, ...] = ()) -> tuple[Any, tuple[An
         return _plain(kinds[0], limits) if len(kinds) == 1 else (str, ())
     if origin is Literal:
         return str, ()
-    if annotation not in (int, float, bool, str):
+    if annotation not in (int, float, bool, str, Path):
         raise TypeError(f"a field of type {annotation} cannot be an option; name it in `without`")
     return annotation, limits
 

@@ -29,13 +29,24 @@ def verify(
     files: Files,
     head: Annotated[str | None, typer.Option(help="HASH[:SEQ] noted earlier: its line must still be there.")] = None,
     start: Annotated[int, typer.Option(help="Older lines lie elsewhere: the log may begin with this seq.", min=1)] = 1,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Public key (PEM) of the log: its checkpoints are checked too.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="File with checkpoints kept elsewhere; needs --key.")
+    ] = None,
 ) -> None:
     """Check that no line was changed, dropped, put in, repeated or moved.
 
     Exit code 0: the log is whole; 1: it is broken; 2: it cannot be read. Prints the head: keep it where whoever writes
-    the log cannot, for a log that was cut short is otherwise as good as a shorter one.
+    the log cannot, for a log that was cut short is otherwise as good as a shorter one. Or keep one of the checkpoints
+    that the log signs, and give it here.
     """
-    report = verify_log(files, head=parse_head(head) if head else None, start=start)
+    if checkpoint and not key:
+        raise HardrouteError("--checkpoint says nothing without the log's public key; give that with --key")
+    report = verify_log(
+        files, head=parse_head(head) if head else None, start=start, keys=key or (), checkpoints=checkpoint or ()
+    )
     typer.echo(describe_report(report))
     if report.broken:
         raise typer.Exit(EXIT_BROKEN)

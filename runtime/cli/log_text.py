@@ -28,7 +28,16 @@ def describe_report(report: Report) -> str:
         lines.append(f"chain starts at seq {report.first}: {why} the lines before it, and they are not checked")
     if report.tail:
         lines.append(f"torn: {report.tail} bytes after the last line, in flight or cut off by a crash; not a line")
+    if report.signed:
+        rest = report.head.seq - report.signed_seq
+        after = f"; {_many(rest, 'line')} after it" if rest > 0 else ""
+        lines.append(f"signed: {_many(report.signed, 'checkpoint')} agree, the last of seq {report.signed_seq}{after}")
+    if report.older:
+        lines.append(f"older: {_many(report.older, 'checkpoint')} of lines before the first one, not compared")
+    lines += [f"remark: {printable(what)}" for what in report.remarks]
     for count, what in (
+        (report.clock_back, "clock: it went back before {} lines"),
+        (report.displaced, "displaced: before {} lines the file had been moved, deleted or emptied"),
         (report.torn, "torn: {} lines were cut off by a crash; the line after each says so"),
         (report.lost, "lost: {} records could not be written; the line after them says so"),
         (report.unsynced, "unsynced: {} lines may have missed the disk; a later line says so"),
@@ -63,6 +72,7 @@ def as_dict(found: Summary, certified: Sequence[int] | None = None) -> dict[str,
         "events": dict(found.events.most_common()),
         "lost": found.lost,
         "torn": found.torn,
+        "clock_back": found.clock_back,
         "unreadable": found.unreadable,
         "drift_against": "baseline" if certified else "first part",
         "parts": parts,
@@ -85,6 +95,7 @@ def describe_summary(found: Summary, certified: Sequence[int] | None = None) -> 
         "events": _counts(found.events),
         "lost": str(found.lost or ""),
         "torn": str(found.torn or ""),
+        "clock": f"went back before {_many(found.clock_back, 'line')}" if found.clock_back else "",
         "unreadable": str(found.unreadable or ""),
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value]

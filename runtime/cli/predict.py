@@ -16,6 +16,7 @@ from hardroute.runtime.clips import MAX_CLIPS, Spread, cage
 from hardroute.runtime.delivery import Delivered, Delivery
 from hardroute.runtime.errors import HardrouteError
 from hardroute.runtime.inference import Engine, Prediction, VideoPrediction
+from hardroute.runtime.routelog import with_receipts
 
 
 @with_settings
@@ -56,7 +57,7 @@ def predict(
                 failures += 1
                 typer.echo(f"error: {delivered.error}", err=True)
             elif as_json:
-                typer.echo("\n".join(record.to_json() for record in delivered.records))
+                typer.echo("\n".join(with_receipts(delivered.records, delivered.receipts)))
             elif isinstance(delivered.answer, VideoPrediction):
                 typer.echo(table.video(delivered.answer))
             else:

@@ -13,6 +13,7 @@ from hardroute.runtime.cli.exit_codes import EXIT_BAD_INPUT
 from hardroute.runtime.cli.from_settings import Options, with_settings
 from hardroute.runtime.cli.trust_file import TrustFile
 from hardroute.runtime.files import printable
+from hardroute.runtime.routelog import with_receipts
 from hardroute.runtime.streams import Hub, Reconnect, StreamCounts, StreamEvent, StreamSettings, spelled_out
 
 _NAME_WIDTH = 40
@@ -78,8 +79,8 @@ def stream(
 
 
 def _show_json(event: StreamEvent) -> None:
-    for record in event.records:
-        typer.echo(record.to_json())
+    for line in with_receipts(event.records, event.receipts):
+        typer.echo(line)
 
 
 def _show(event: StreamEvent, width: int) -> None:

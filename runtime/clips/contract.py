@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: Of one clip, all frames together: 200 MB as the float32 that a network takes.
+MAX_PIXELS: Final = 1 << 24
 
 
 class ClipContract(BaseModel):
@@ -28,7 +31,7 @@ class ClipContract(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The bounds keep a hostile manifest from asking for a clip that does not fit in memory.
+    # The bounds, and that on their product, keep a hostile manifest from asking for a clip that does not fit in memory.
     frames: int = Field(default=12, ge=1, le=256)
     height: int = Field(default=48, ge=8, le=1024)
     width: int = Field(default=48, ge=8, le=1024)
@@ -36,6 +39,13 @@ class ClipContract(BaseModel):
     resize: Literal["letterbox", "short-side-crop", "stretch"] = "letterbox"
     color: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
+
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Self:
+        pixels = self.frames * self.height * self.width
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"frames x height x width is {pixels}, more than the limit of {MAX_PIXELS}")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -4,8 +4,19 @@
 says what the lines add up to; `python -m runtime log` has both.
 """
 
+from hardroute.runtime.routelog.receipt import Receipt, with_receipts
 from hardroute.runtime.routelog.record import SCHEMA, EventRecord, Record, RouteRecord, Window
 from hardroute.runtime.routelog.settings import LogSettings
 from hardroute.runtime.routelog.writer import RouteLog
 
-__all__ = ["SCHEMA", "EventRecord", "LogSettings", "Record", "RouteLog", "RouteRecord", "Window"]
+__all__ = [
+    "SCHEMA",
+    "EventRecord",
+    "LogSettings",
+    "Receipt",
+    "Record",
+    "RouteLog",
+    "RouteRecord",
+    "Window",
+    "with_receipts",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 from hardroute.runtime.errors import LogError
+from hardroute.runtime.files import parse_json
 
 #: Bytes of one line, line break included. Nobody writes a longer one, so no reader needs to hold more.
 MAX_LINE: Final = 1 << 16
@@ -69,8 +70,9 @@ def parse(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE:
         raise MalformedLine(f"is longer than {MAX_LINE} bytes")
     try:
-        fields = json.loads(line.decode("ascii"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        line.decode("ascii")
+        fields = parse_json(line)
+    except ValueError:
         raise MalformedLine("is not one JSON object in ASCII") from None
     if not isinstance(fields, dict):
         raise MalformedLine("is not one JSON object in ASCII")
@@ -113,15 +115,3 @@ def parse_head(text: str) -> tuple[str, int | None]:
 
 def _opening(seq: int, prev: str) -> str:
     return f'{{"seq": {seq}, "prev": "{prev}", '
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two readers may take different ones of two equal names; so there must not be two.
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError
-    return fields
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)

@@ -12,29 +12,36 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakSet
 
 from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import Head, seal
 from hardroute.runtime.routelog.files import first_seq, rotated_files, rotated_name
+from hardroute.runtime.routelog.record import goes_back
 from hardroute.runtime.routelog.recovery import hold, take_up
 from hardroute.runtime.routelog.settings import LogSettings
 
 _logger = logging.getLogger(__name__)
+
+#: "missing" goes on in a new file with the next line; with "replaced" and "changed" no line is taken.
+Place = Literal["same", "missing", "replaced", "changed"]
 
 
 class _State(NamedTuple):
     """One attribute, set in one step: an interrupt (Ctrl-C) between write and note must not break the chain.
 
     Attributes:
-        head: of the chain on disk, without what `undo` takes back.
-        undo: size of the file before the line that is being written; None: there is no such line.
+        head: of the chain on disk, without the line that is being written.
+        size: of the file without that line.
+        writing: whether there is such a line, or a part of it, to be taken back.
     """
 
     head: Head
-    undo: int | None = None
+    size: int
+    writing: bool = False
 
 
 class ChainFile:
@@ -43,13 +50,19 @@ class ChainFile:
     Args:
         path: the file; made if absent. Links are followed once and for all: rotation renames the file, not the link.
         settings: when to rotate, what to keep, when to wait for the disk.
+
+    Attributes:
+        displaced: how often another program had moved, deleted or emptied the file.
     """
 
     def __init__(self, path: Path, settings: LogSettings) -> None:
         self.path, self._settings = Path(os.path.realpath(path)), settings
+        self.displaced = 0
         with self._told():
-            self._file, head, self._first, self._torn = take_up(self.path)
-            self._state = _State(head)
+            found = take_up(self.path)
+            self._file, head, self._first, self._owed = found.file, found.head, found.first, found.torn
+            self._state = _State(head, self._size())
+            self._clock = found.time or datetime.min.replace(tzinfo=UTC)
             try:
                 if settings.durable:
                     _sync_folder(self.path)
@@ -75,7 +88,8 @@ class ChainFile:
         with self._told():
             self._take_back()
             self._find_again()
-            marks = {**self._torn, **marks}
+            self._watch_clock()
+            marks = {**self._owed, **marks}
             line, size = seal(body, self.head, marks), self._size()
             limit = self._settings.max_bytes
             if limit is not None and size > 0 and size + len(line) > limit:
@@ -85,7 +99,7 @@ class ChainFile:
             if doomed:
                 # The log says itself where it will begin, so a file that somebody else removes is still missed.
                 line = seal(body, self.head, {**marks, "oldest": _oldest(kept, self.head.seq + 1)})
-            self._state = _State(self.head, undo=size)
+            self._state = _State(self.head, size, writing=True)
             try:
                 self._put(line)
             except OSError:
@@ -93,8 +107,8 @@ class ChainFile:
                 raise
             if size == 0:
                 self._first = self.head.seq + 1
-            self._state = _State(self.head.after(line))
-            self._torn = {}
+            self._state = _State(self.head.after(line), size + len(line))
+            self._owed = {}
             for file in doomed:
                 try:
                     file.unlink()
@@ -122,9 +136,9 @@ class ChainFile:
             os.fsync(self._file.fileno())
 
     def _take_back(self) -> None:
-        if self._state.undo is not None:
-            os.ftruncate(self._file.fileno(), self._state.undo)
-            self._state = _State(self.head)
+        if self._state.writing:
+            os.ftruncate(self._file.fileno(), self._state.size)
+            self._state = _State(self.head, self._state.size)
 
     def _try_to_take_back(self) -> None:
         try:
@@ -133,23 +147,61 @@ class ChainFile:
             # Before the next line it is tried again, and whoever opens the file next finds a torn line and says so.
             _logger.warning("route log %s: half a line stays for now: %s", self.path, error.strerror)
 
+    @property
+    def place(self) -> Place:
+        """What lies at the path now; to be asked while nobody writes."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return "missing"
+        if not os.path.samestat(status, os.fstat(self._file.fileno())):
+            return "replaced" if status.st_size else "missing"
+        if self._state.writing or status.st_size == self._state.size:
+            return "same"
+        return "changed" if status.st_size else "missing"
+
     def _find_again(self) -> None:
         """Goes on in a new file where somebody moved or deleted this one; `log verify` misses what is gone."""
+        place = self.place
+        if place == "same":
+            return
+        if place == "changed":
+            raise LogError(f"route log {self.path}: another program has written into it; move it away")
+        if self._holds_path():  # and has emptied it
+            self._state = _State(self.head, 0)
+        else:
+            found = take_up(self.path)
+            if found.head != self.head and os.fstat(found.file.fileno()).st_size:
+                found.file.close()
+                raise LogError(f"route log {self.path}: another file lies in its place; move that away")
+            self._file.close()
+            self._file, self._owed = found.file, {**self._owed, **found.torn}
+            self._first = found.first if found.head == self.head else self.head.seq + 1
+            self._state = _State(self.head, self._size())
+        self.displaced += 1
+        self._owed["displaced"] = True
+        _logger.error(
+            "route log %s: another program has moved, deleted or emptied it; it goes on with seq %d",
+            self.path,
+            self.head.seq + 1,
+        )
+
+    def _holds_path(self) -> bool:
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
-                return
-        found = take_up(self.path)
-        if found.head != self.head and os.fstat(found.file.fileno()).st_size:
-            found.file.close()
-            raise LogError(f"route log {self.path}: another file lies in its place; move that away")
-        self._file.close()
-        self._file, self._torn = found.file, found.torn
-        self._first = found.first if found.head == self.head else self.head.seq + 1
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        return False
+
+    def _watch_clock(self) -> None:
+        now = datetime.now(UTC)
+        if goes_back(self._clock, now):
+            _logger.warning("route log %s: the clock went back from %s to %s", self.path, self._clock, now)
+        self._clock = now
 
     def _begin_next(self) -> None:
         if self._settings.durable:
             os.fsync(self._file.fileno())
         full, self._file = self._file, _rotate(self.path, self._first)
+        self._state = _State(self.head, 0)
         full.close()
         if self._settings.durable:
             _sync_folder(self.path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypedDict
 
 import numpy as np
@@ -14,6 +14,7 @@ from hardroute.runtime.errors import LogError
 from hardroute.runtime.prediction import Prediction
 
 SCHEMA: Final = 2
+_JITTER: Final = timedelta(seconds=1)
 
 
 class Record(Protocol):
@@ -129,7 +130,7 @@ class EventRecord:
         schema: 2.
         time: when; UTC, ISO 8601 with microseconds.
         event: what, in a word: `clip` (one that cannot be used), `error`, `source-lost`, `source-back`, `dropped`,
-            `alarm`; others may come. The log itself writes `lost` (see `RouteLog`).
+            `alarm`, `acknowledged`; others may come. The log itself writes `lost` (see `RouteLog`).
         error: the line that a person would see.
         count: how many, where the event has a number.
         bundle_sha256, clip, stream, window, alarms: as in `RouteRecord`, where they apply.
@@ -169,6 +170,19 @@ class EventRecord:
     def to_json(self) -> str:
         """One line of ASCII without the line break. Raises LogError for a number that is not finite."""
         return _to_json(vars(self))
+
+
+def time_of(fields: Mapping[str, object]) -> datetime | None:
+    """When a line was made, UTC; None where it does not say so."""
+    try:
+        return datetime.fromisoformat(str(fields.get("time"))).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def goes_back(before: datetime, now: datetime) -> bool:
+    """Whether a clock was set back. Threads that write at the same time may be out of order for a moment."""
+    return before - now > _JITTER
 
 
 def _now() -> str:

@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import stat
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from hardroute.runtime.routelog.chain import (
     parse,
 )
 from hardroute.runtime.routelog.files import digest_file, open_file, rotated_files, torn_name
+from hardroute.runtime.routelog.record import time_of
 
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -34,12 +36,14 @@ class Opened(NamedTuple):
         head: end of the chain, in this file or in the one rotated away last.
         first: number of the file's first line; of the next line where the file is empty.
         torn: the mark that the next line must carry because bytes were cut off before it; empty if none were.
+        time: of the file's last line, as far as it has one and says so.
     """
 
     file: io.FileIO
     head: Head
     first: int
     torn: dict[str, Any]
+    time: datetime | None
 
 
 def take_up(path: Path) -> Opened:
@@ -64,7 +68,7 @@ def take_up(path: Path) -> Opened:
         if torn:
             _set_aside(torn, file.fileno(), aside)
         first = _first_of(path) if line else before.seq + 1
-        return Opened(file, before, first, _torn_mark(aside))
+        return Opened(file, before, first, _torn_mark(aside), time_of(parse(line)) if line else None)
     except BaseException:
         file.close()
         raise

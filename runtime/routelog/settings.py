@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from hardroute.runtime.routelog.signed_note import is_name
 from hardroute.runtime.settings import Settings
 
 
 class LogSettings(Settings):
-    """When a log begins a new file, which of them stay, and what it waits for; see `RouteLog`. Raises SettingsError."""
+    """When a log begins a new file, what stays, what it waits for and signs; see `RouteLog`. Raises SettingsError."""
 
     what: ClassVar[str] = "route log"
 
@@ -22,6 +24,11 @@ class LogSettings(Settings):
     sync: Literal["none", "each"] | float = Field(
         "none", description="Wait for the disk: none, each (line), or at most so many seconds later."
     )
+    key: Path | None = Field(None, description="PEM file with an ed25519 private key: signs checkpoints of the log.")
+    checkpoint_every: Annotated[int, Field(ge=1)] = Field(
+        100, description="Lines from one checkpoint to the next; closing the log signs one too."
+    )
+    origin: str | None = Field(None, description="Name of the log in its checkpoints; default: from its file.")
     queue: Annotated[int, Field(ge=1)] = Field(4096, description="Lines that may wait to be written; one more is lost.")
 
     @field_validator("keep")
@@ -30,6 +37,13 @@ class LogSettings(Settings):
         if keep is not None and info.data.get("max_bytes", 1) is None:
             raise ValueError("needs max_bytes, for without it there is one file for ever")
         return keep
+
+    @field_validator("origin")
+    @classmethod
+    def _a_name(cls, origin: str | None) -> str | None:
+        if origin is not None and not is_name(origin):
+            raise ValueError("must be 1 to 200 printable characters without blanks and '+', as in example.org/door")
+        return origin
 
     @field_validator("sync", mode="before")
     @classmethod

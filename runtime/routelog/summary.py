@@ -15,6 +15,7 @@ import numpy as np
 from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import MalformedLine, count_of, parse
 from hardroute.runtime.routelog.files import open_files
+from hardroute.runtime.routelog.record import goes_back
 
 QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -41,6 +42,8 @@ class Summary:
         low_margin: clips whose margin is below the threshold.
         abstained, alarms: clips without an answer; alarms by name.
         lost, torn: lines that the log says could not be written, or were cut off by a crash.
+        clock_back: lines whose time is more than a second before that of the line before.
+        latest: time of the line read last.
     """
 
     files: int = 0
@@ -60,6 +63,8 @@ class Summary:
     alarms: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     torn: int = 0
+    clock_back: int = 0
+    latest: datetime | None = None
 
     @property
     def seconds(self) -> float:
@@ -149,6 +154,8 @@ def _add(summary: Summary, fields: dict[str, Any], path: Path, part: Part, low_m
         summary.abstained += fields.get("abstained") is True
     for alarm in alarms:
         _count(summary.alarms, str(alarm))
+    summary.clock_back += summary.latest is not None and goes_back(summary.latest, time)
+    summary.latest = time
     summary.first = min(summary.first or time, time)
     summary.last = max(summary.last or time, time)
     summary.lost += count_of(fields, "lost")

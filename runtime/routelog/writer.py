@@ -11,10 +11,13 @@ from typing import Literal
 
 from hardroute.runtime.errors import LogError
 from hardroute.runtime.routelog.chain import GENESIS
-from hardroute.runtime.routelog.chain_file import ChainFile
+from hardroute.runtime.routelog.chain_file import ChainFile, Place
+from hardroute.runtime.routelog.checkpoints import CheckpointFile, default_origin
 from hardroute.runtime.routelog.files import rotated_files
+from hardroute.runtime.routelog.receipt import Receipt
 from hardroute.runtime.routelog.record import EventRecord, Record
 from hardroute.runtime.routelog.settings import LogSettings
+from hardroute.runtime.routelog.signed_note import Signer
 
 _logger = logging.getLogger(__name__)
 
@@ -35,9 +38,14 @@ class RouteLog:
         sync: when lines must be on the disk and not only with the system: "none" (a SIGKILL loses nothing, a power
             cut may), "each" before `append` returns, or at most so many seconds later.
         queue: how many submitted records may wait; one more is lost, for inference must not wait for a disk.
+        key: PEM file with an ed25519 private key. With it the head is signed now and then, and that appended to
+            `PATH.checkpoints`: whoever has one of these checkpoints can tell whether a line up to it was changed.
+        checkpoint_every: lines from one checkpoint to the next; `close` signs one too.
+        origin: name of the log in its checkpoints; None: "hardroute/" and the file's name.
 
     Raises:
-        LogError: the log cannot be written there, or another writer has it; said before any clip is classified.
+        LogError: the log cannot be written there, another writer has it, or it ends before its last checkpoint; said
+            before any clip is classified.
     """
 
     def __init__(
@@ -48,9 +56,20 @@ class RouteLog:
         keep: int | None = None,
         sync: Literal["none", "each"] | float = "none",
         queue: int = 4096,
+        key: str | Path | None = None,
+        checkpoint_every: int = 100,
+        origin: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self._settings = LogSettings(max_bytes=max_bytes, keep=keep, sync=sync, queue=queue)
+        self._settings = LogSettings(
+            max_bytes=max_bytes,
+            keep=keep,
+            sync=sync,
+            queue=queue,
+            key=None if key is None else Path(key),
+            checkpoint_every=checkpoint_every,
+            origin=origin,
+        )
         _check_place(self.path)
         self._pid, self._closed = os.getpid(), False
         self._writing, self._counting = threading.Lock(), threading.Lock()
@@ -58,10 +77,22 @@ class RouteLog:
         self._unsaid = 0  # lost, and no line says so yet
         self._dirty = self._unsynced = 0  # lines since the last fsync; lines whose fsync failed
         self._timer: threading.Timer | None = None
+        real = Path(os.path.realpath(self.path))
+        self._checkpoints: CheckpointFile | None = None
+        if key is not None:
+            self._checkpoints = CheckpointFile(real, Signer(origin or default_origin(self.path), key))
+        self._signed, self._unsigned = 0, 0  # checkpoints; lines since the last attempt to sign one
         self._room = threading.BoundedSemaphore(queue)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="route-log")
-        begun = self.path.exists() or rotated_files(Path(os.path.realpath(self.path)))
+        begun = self.path.exists() or rotated_files(real)
         self._disk = ChainFile(self.path, self._settings) if begun else None
+        if self._checkpoints:
+            try:
+                self._checkpoints.check(self._disk.head if self._disk else GENESIS)
+            except LogError:
+                if self._disk:
+                    self._disk.close()
+                raise
 
     @property
     def head(self) -> str:
@@ -83,11 +114,44 @@ class RouteLog:
         """Records handed to this object that have not become a line."""
         return self._lost
 
-    def append(self, record: Record) -> str:
+    @property
+    def checkpoint(self) -> str | None:
+        """The last signed checkpoint, a signed note; None where there is none."""
+        return self._checkpoints.latest if self._checkpoints else None
+
+    @property
+    def signed(self) -> int:
+        """Checkpoints that this object has signed."""
+        return self._signed
+
+    @property
+    def signed_seq(self) -> int:
+        """Number of the last line that a checkpoint holds; 0: none is."""
+        return self._checkpoints.head.seq if self._checkpoints else 0
+
+    @property
+    def displaced(self) -> int:
+        """How often another program moved, deleted or emptied the file since this object opened it."""
+        return self._disk.displaced if self._disk else 0
+
+    @property
+    def place(self) -> Place:
+        """What lies at the path now; see `Place`. Waits a second at most for a line that is being written."""
+        if not self._disk or self._disk.place == "same":
+            return "same"
+        # A rotation looks the same for a moment.
+        if not self._writing.acquire(timeout=1):
+            return "same"
+        try:
+            return self._disk.place
+        finally:
+            self._writing.release()
+
+    def append(self, record: Record) -> Receipt:
         """Writes one line now, ahead of records that were submitted and still wait.
 
         Returns:
-            The head after it.
+            The head after it, as text, with the line's `seq`.
 
         Raises:
             LogError: the line could not be written (a full disk, say); nothing of it is left in the file.
@@ -97,7 +161,7 @@ class RouteLog:
             self._check_usable()  # it may have been closed meanwhile
             return self._write(record)
 
-    def submit(self, record: Record) -> Future[str]:
+    def submit(self, record: Record) -> Future[Receipt]:
         """Hands a record to the writer thread, in order, and does not wait.
 
         Returns:
@@ -106,7 +170,7 @@ class RouteLog:
         self._check_usable()
         if not self._room.acquire(blocking=False):
             self._lose()
-            dropped: Future[str] = Future()
+            dropped: Future[Receipt] = Future()
             dropped.set_exception(LogError(f"route log {self.path}: too many records wait; this one is lost"))
             return dropped
         try:
@@ -138,6 +202,8 @@ class RouteLog:
                 if self._unsaid:
                     self._write(EventRecord.now("lost"))
                 self._sync()
+                if self._disk and self._checkpoints and self._checkpoints.head != self._disk.head:
+                    self._sign()
             finally:
                 self._closed = True
                 if self._timer:
@@ -157,7 +223,7 @@ class RouteLog:
             # What went wrong first is what a person must hear of.
             _logger.error("%s", error)
 
-    def _write(self, record: Record) -> str:
+    def _write(self, record: Record) -> Receipt:
         unsaid, unsynced = self._unsaid, self._unsynced
         marks = {name: count for name, count in (("lost", unsaid), ("unsynced", unsynced)) if count}
         try:
@@ -175,7 +241,22 @@ class RouteLog:
             self._timer = threading.Timer(self._settings.seconds, self._sync_later)
             self._timer.daemon = True
             self._timer.start()
-        return head.hash
+        self._unsigned += 1
+        # Counted from the last attempt: a disk that stays full must not be tried at every line.
+        if self._checkpoints and self._unsigned >= self._settings.checkpoint_every:
+            try:
+                self._sign()
+            except LogError as error:
+                _logger.error("%s; the line itself is written", error)
+        return Receipt(head)
+
+    def _sign(self) -> None:
+        if self._disk and self._checkpoints:
+            self._unsigned = 0
+            # What a power cut can still take must not be signed.
+            self._disk.sync()
+            self._checkpoints.sign(self._disk.head)
+            self._signed += 1
 
     def _sync(self) -> None:
         if self._disk and self._dirty and self._settings.durable:
@@ -195,7 +276,7 @@ class RouteLog:
                 except LogError as error:
                     _logger.error("%s; the next line says how many lines that is about", error)
 
-    def _done(self, future: Future[str]) -> None:
+    def _done(self, future: Future[Receipt]) -> None:
         self._room.release()
         if future.cancelled():
             self._lose()

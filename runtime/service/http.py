@@ -63,6 +63,19 @@ def create_app(service: Service) -> FastAPI:
         """How far the traffic is from what was certified."""
         return service.status.watching()
 
+    @app.post("/v1/watch/acknowledge")
+    async def acknowledge(kind: str) -> dict[str, Any]:
+        """Let an alarm go that somebody has seen to; it may come again."""
+        return await service.acknowledge(kind)
+
+    @app.get("/v1/log/checkpoint")
+    def checkpoint() -> Response:
+        """The routing log's last signed checkpoint; it holds all lines up to its number."""
+        note = service.log.checkpoint if service.log else None
+        if note is None:
+            raise Refusal(404, "there is no signed checkpoint of a routing log here, or none yet")
+        return Response(note, media_type="text/plain; charset=utf-8")
+
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
         """The process answers."""

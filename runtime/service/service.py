@@ -16,14 +16,14 @@ from hardroute.runtime.delivery import Abstain, Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError, HardrouteError
 from hardroute.runtime.inference import Engine, MicroBatcher
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.routelog import RouteLog
+from hardroute.runtime.routelog import RouteLog, with_receipts
 from hardroute.runtime.service.metrics import Metrics
 from hardroute.runtime.service.refusal import Refusal
 from hardroute.runtime.service.settings import DEFAULT_SETTINGS, ServiceSettings
 from hardroute.runtime.service.status import Status
 from hardroute.runtime.service.uploads import Upload
 from hardroute.runtime.streams import Hub, StreamEvent
-from hardroute.runtime.watch import Watch
+from hardroute.runtime.watch import KINDS, Watch
 
 
 class Service:
@@ -83,7 +83,7 @@ class Service:
             self.metrics.in_flight.dec()
 
     async def answer(self, upload: Upload) -> dict[str, Any]:
-        """The clip's line in the routing log, and `probabilities` by class; without label if it abstains.
+        """The clip's line in the routing log, its `seq` and `head`, and `probabilities`; without label if it abstains.
 
         Raises:
             Refusal: 422 the video cannot be used; 500 the model gave no answer, or it could not be judged; 503 the log
@@ -104,12 +104,31 @@ class Service:
             # What the watch or the rule said is for the log: it may be anybody's code.
             raise Refusal(500, f"{upload.name}: the answer could not be judged, so there is none")
         self.metrics.clip(prediction, delivered.abstained)
-        (record,) = delivered.records
-        answer: dict[str, Any] = json.loads(record.to_json())
+        (line,) = with_receipts(delivered.records, delivered.receipts)
+        answer: dict[str, Any] = json.loads(line)
         if delivered.abstained:
             return {**answer, "label": None, "probability": None, "probabilities": None}
         probabilities = zip(self.engine.classes, prediction.probabilities.tolist(), strict=True)
         return {**answer, "probabilities": dict(probabilities)}
+
+    async def acknowledge(self, kind: str) -> dict[str, Any]:
+        """Lets one of the watch's alarms go, once the log has a line that says so.
+
+        Raises:
+            Refusal: 403 nobody shows a token here, so anybody could; 404 there is no watch, or no such kind of alarm;
+                409 none of that kind stands; 503 the log took no line.
+        """
+        if self.settings.token is None:
+            raise Refusal(403, "an alarm is acknowledged only where clients must show a token")
+        if self.watch is None or kind not in KINDS:
+            raise Refusal(404, "there is no watch here" if self.watch is None else f"alarms are {', '.join(KINDS)}")
+        if kind not in {alarm.kind for alarm in self.watch.alarms}:
+            raise Refusal(409, f"no alarm {kind} stands")
+        delivered = await self._finished(self._delivery.event("acknowledged", alarms=(kind,)))
+        if delivered.log_error is not None:
+            raise Refusal(503, "the routing log takes no lines, so the alarm still stands; try again later")
+        alarm = self.watch.acknowledge(kind)
+        return {"acknowledged": kind, "text": alarm.text if alarm else None}
 
     def close(self) -> None:
         """Ends the streams and finishes what is under way."""

@@ -16,6 +16,8 @@ from hardroute.runtime.watch import Watch
 
 # Below this a log line may not fit any more.
 MIN_FREE_BYTES: Final = 2**20
+# The next line goes into a new file.
+_GONE: Final = "was moved, deleted or emptied by another program"
 
 
 class Status:
@@ -72,10 +74,11 @@ class Status:
 
     def readiness(self) -> dict[str, Any]:
         """Whether clips can be answered, and what stands in the way."""
-        writable = self._log is None or _writable(self._log)
+        log = "none" if self._log is None else _state(self._log)
         return {
-            "ready": writable,
-            "log": "none" if self._log is None else "writable" if writable else "cannot be written",
+            "ready": log in ("none", "writable", _GONE),
+            "log": log,
+            "log_displaced": self._log.displaced if self._log else 0,
             "log_lines_lost": self._log.lost if self._log else 0,
             "last_log_error": self.last_log_error,
             "bundle_on_disk": "same" if self._engine.bundle.is_current() else "differs from what is served",
@@ -102,6 +105,12 @@ class Status:
         if self._log:
             yield Reading("log_lines_total", "Routing-log lines written.", self._log.written)
             yield Reading("log_lines_lost_total", "Routing-log lines that could not be written.", self._log.lost)
+            yield Reading(
+                "log_in_place", "0 if another program moved, replaced or emptied it.", self._log.place == "same"
+            )
+            yield Reading("log_displaced_total", "Times that the log had to go on in a new file.", self._log.displaced)
+            yield Reading("log_checkpoints_total", "Signed checkpoints of the routing log.", self._log.signed)
+            yield Reading("log_checkpoint_seq", "Last line that a signed checkpoint holds.", self._log.signed_seq)
         for name, value in (self._watch.metrics() if self._watch else {}).items():
             yield Reading(f"watch_{name}", "See docs/watch.md.", value)
         for stream, counts in self._hub.counts.items():
@@ -115,8 +124,13 @@ class Status:
             yield Reading("stream_reconnects_total", "Live sources that came back.", counts.reconnects, label)
 
 
-def _writable(log: RouteLog) -> bool:
+def _state(log: RouteLog) -> str:
     # Asked of the file system, not of the last line's fate: after a full disk was cleared no line may come
     # as long as this says that none is wanted.
     target = log.path if log.path.exists() else log.path.parent
-    return os.access(target, os.W_OK) and shutil.disk_usage(log.path.parent).free >= MIN_FREE_BYTES
+    if not os.access(target, os.W_OK) or shutil.disk_usage(log.path.parent).free < MIN_FREE_BYTES:
+        return "cannot be written"
+    place = log.place
+    if place in ("replaced", "changed"):
+        return f"was {place} by another program"
+    return _GONE if place == "missing" else "writable"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hardroute.runtime.prediction import Prediction
-from hardroute.runtime.routelog import Record
+from hardroute.runtime.routelog import Receipt, Record
 
 Kind = Literal["window", "clip", "source-lost", "source-back", "end"]
 
@@ -31,6 +31,7 @@ class StreamEvent:
         corrupt: frames that could not be converted since the event before.
         alarms: kinds of the alarms that the watch raised on this answer.
         records: its lines, as they stand in the log if there is one.
+        receipts: number and hash of each of these lines; none where there is no log.
     """
 
     source: str
@@ -46,6 +47,17 @@ class StreamEvent:
     corrupt: int = 0
     alarms: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+
+    @property
+    def seq(self) -> int | None:
+        """Number of its own line in the log; None where there is none."""
+        return self.receipts[-1].seq if self.receipts else None
+
+    @property
+    def head(self) -> str | None:
+        """SHA-256 of that line, hex."""
+        return str(self.receipts[-1]) if self.receipts else None
 
 
 @dataclass(frozen=True)

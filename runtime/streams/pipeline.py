@@ -192,6 +192,7 @@ class Lane:
                 abstained=found.abstained,
                 alarms=found.alarms,
                 records=found.records,
+                receipts=found.receipts,
                 error=found.error,
             )
         try:

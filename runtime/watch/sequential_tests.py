@@ -64,8 +64,9 @@ class ChoiceRanks:
     def __init__(self, counts: Sequence[int]) -> None:
         self._counts = np.array(counts, np.float64)
 
-    def add(self, choice: int, u: float) -> np.ndarray:
+    def add(self, value: float, u: float) -> np.ndarray:
         """Takes the next window's choice and gives M p-values (not independent of one another)."""
+        choice = int(value)
         self._counts[choice] += 1
         total = self._counts.sum()
         # Among n + t windows the c that chose k come first, in random order, and then the others.
@@ -121,18 +122,27 @@ class Detector:
     """
 
     def __init__(self, baseline: Baseline, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._experts = ChoiceRanks(baseline.experts)
-        self._margins, self._log_odds = NumberRanks(baseline.margins), NumberRanks(baseline.log_odds)
-        experts = len(baseline.experts)
-        self._evidence = {
-            COLLAPSE: Evidence(experts, _NEARLY_ALL),
-            LOAD: Evidence(experts, _SOME, high=True),
-            LOW_MARGIN: Evidence(1, _SOME + _NEARLY_ALL),
-            # Both sides: networks are known to be too sure of some inputs that they were never trained on.
-            UNKNOWN: Evidence(1, _SOME + _NEARLY_ALL, high=True),
-        }
+        self._baseline, self._rng = baseline, rng
+        self._ranks: dict[str, NumberRanks | ChoiceRanks] = {}
+        self._evidence: dict[str, Evidence] = {}
+        for kind in KINDS:
+            self.restart(kind)
         self.windows = 0
+
+    def restart(self, kind: str) -> None:
+        """Begins one test anew, with the certified clips alone: what it has seen since may be what it is to find."""
+        experts = len(self._baseline.experts)
+        if kind in (COLLAPSE, LOAD):
+            self._ranks[kind] = ChoiceRanks(self._baseline.experts)
+        else:
+            self._ranks[kind] = NumberRanks(self._baseline.margins if kind == LOW_MARGIN else self._baseline.log_odds)
+        self._evidence[kind] = {
+            COLLAPSE: lambda: Evidence(experts, _NEARLY_ALL),
+            LOAD: lambda: Evidence(experts, _SOME, high=True),
+            LOW_MARGIN: lambda: Evidence(1, _SOME + _NEARLY_ALL),
+            # Both sides: networks are known to be too sure of some inputs that they were never trained on.
+            UNKNOWN: lambda: Evidence(1, _SOME + _NEARLY_ALL, high=True),
+        }[kind]()
 
     @property
     def evidence(self) -> Mapping[str, Evidence]:
@@ -142,9 +152,12 @@ class Detector:
     def add(self, prediction: Prediction) -> None:
         """Takes the next window."""
         u = self._rng.random(3)
-        route = self._experts.add(prediction.route.expert, u[0])
-        margin = self._margins.add(prediction.route.margin, u[1])
-        sure = self._log_odds.add(log_odds(prediction.logits), u[2])
-        for kind, p in zip(KINDS, (route, route, np.array([margin]), np.array([sure])), strict=True):
-            self._evidence[kind].add(p)
+        seen = {
+            COLLAPSE: (prediction.route.expert, u[0]),
+            LOAD: (prediction.route.expert, u[0]),
+            LOW_MARGIN: (prediction.route.margin, u[1]),
+            UNKNOWN: (log_odds(prediction.logits), u[2]),
+        }
+        for kind, (value, draw) in seen.items():
+            self._evidence[kind].add(np.atleast_1d(self._ranks[kind].add(value, draw)))
         self.windows += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hardroute.runtime.bundle.baseline import Baseline
-from hardroute.runtime.errors import BundleError
+from hardroute.runtime.errors import BundleError, HardrouteError
 from hardroute.runtime.prediction import Prediction
 from hardroute.runtime.watch.recent import MAJORITY, Recent
 from hardroute.runtime.watch.sequential_tests import COLLAPSE, KINDS, LOAD, LOW_MARGIN, Detector, Evidence
@@ -49,7 +49,7 @@ class Watch:
 
     While windows and certified clips are exchangeable, the chance of any alarm within N compared windows
     is at most `N * false_alarm`, for every N; docs/watch.md says what that asks for. An alarm stands, and is
-    not raised again, until `reset`.
+    not raised again, until `acknowledge` or `reset`.
 
     Args:
         baseline: what counts as normal.
@@ -84,7 +84,7 @@ class Watch:
         self._rng = np.random.default_rng(seed)
         self._lock = threading.Lock()
         self._thinning = _Thinning(settings.every)
-        self._observed = self._raised = self._callback_errors = 0
+        self._observed = self._raised = self._acknowledged = self._callback_errors = 0
         self._start()
 
     @classmethod
@@ -140,6 +140,24 @@ class Watch:
         with self._lock:
             return tuple(self._standing.values())
 
+    def acknowledge(self, kind: str) -> Alarm | None:
+        """Lets one alarm go that somebody has seen to: its test begins anew, and may raise it again. Others go on.
+
+        Returns:
+            The alarm, or None: there was none of that kind.
+
+        Raises:
+            HardrouteError: there are no alarms of that kind.
+        """
+        if kind not in KINDS:
+            raise HardrouteError(f"there is no alarm {kind[:40]!r}; it is one of {', '.join(KINDS)}")
+        with self._lock:
+            alarm = self._standing.pop(kind, None)
+            if alarm is not None:
+                self._detector.restart(kind)
+                self._acknowledged += 1
+            return alarm
+
     def reset(self) -> None:
         """Lets all alarms go and begins anew with the certified clips, as if no window had come."""
         with self._lock:
@@ -151,6 +169,7 @@ class Watch:
             found: dict[str, float] = {
                 "observed_total": self._observed,
                 "alarms_total": self._raised,
+                "acknowledged_total": self._acknowledged,
                 "callback_errors_total": self._callback_errors,
                 "compared": self._compared,
                 "threshold": self.threshold,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hardroute import models
+from hardroute.audit import bundles
 from hardroute.audit.bundles import load_twins
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.errors import BackendError, BundleError
@@ -24,7 +24,7 @@ def test_twins_come_by_the_names_of_their_bundles(tmp_path: Path, monkeypatch: p
 
 def test_a_twin_of_another_shape_than_its_manifest_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle_with_twin(tmp_path / "a", monkeypatch)
-    monkeypatch.setattr(models, "load_twin", lambda folder: mixture(experts=2))
+    monkeypatch.setattr(bundles, "load_twin", lambda folder: mixture(experts=2))
     with pytest.raises(BundleError, match="its twin has 2 experts, its manifest 3; export it again"):
         load_twins({"a": Bundle.open(tmp_path / "a")})
 
@@ -33,6 +33,6 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle_with_twin(tmp_path / "a", monkeypatch)
-    monkeypatch.setattr(models, "load_twin", lambda folder: pytest.fail("loaded"))
+    monkeypatch.setattr(bundles, "load_twin", lambda folder: pytest.fail("loaded"))
     with pytest.raises(BackendError, match=r"^device nonsense: no such device; use cpu, cuda or cuda:N$"):
         load_twins({"a": Bundle.open(tmp_path / "a")}, "nonsense")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from hardroute.runtime.cli.predict import predict
 from hardroute.runtime.delivery import Delivered, Delivery, Pending
 from hardroute.runtime.errors import ClipError
 from hardroute.runtime.inference import VideoPrediction
-from hardroute.runtime.routelog import LogSettings
+from hardroute.runtime.routelog import LogSettings, Receipt, with_receipts
 from hardroute.runtime.service import Service, create_app
 from hardroute.runtime.watch import Abstain
 from tests.support import gated
@@ -71,14 +72,14 @@ def never(answer: Prediction) -> bool:
 class FullLog(RouteLog):
     """Takes no line, by an exception at once."""
 
-    def submit(self, record: Any) -> Future[str]:
+    def submit(self, record: Any) -> Future[Receipt]:
         raise HardrouteError("route log: too many records wait; this one is lost")
 
 
 class FailingLog(RouteLog):
     """Takes no line, by an exception when it is to be written."""
 
-    def append(self, record: Any) -> str:
+    def append(self, record: Any) -> Receipt:
         raise OSError(28, "no space left")
 
 
@@ -291,6 +292,24 @@ def test_without_a_log_answers_go_out_all_the_same() -> None:
         (False, False, 1),
     ]
     assert delivery.event(None).result().records == ()
+
+
+def test_each_line_has_its_receipt(tmp_path: Path) -> None:
+    with RouteLog(tmp_path / "log") as log:
+        delivered = Delivery("ab" * 32, log=log).answer(prediction(), dropped=3).result()
+    lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+    assert [(one.seq, one) for one in delivered.receipts] == [
+        (n, hashlib.sha256(line).hexdigest()) for n, line in enumerate(lines, 1)
+    ]
+    assert with_receipts(delivered.records, delivered.receipts) == [
+        line.decode().rstrip().replace(f'"prev": "{json.loads(line)["prev"]}"', f'"head": "{receipt}"')
+        for line, receipt in zip(lines, delivered.receipts, strict=True)
+    ]
+    # A log of another kind has none, and is good enough to be written to.
+    other = Lines()
+    pending = Delivery("ab" * 32, log=other).answer(prediction())
+    other.handed[0][1].set_result("head")
+    assert pending.result().receipts == () and pending.result().answer is not None
 
 
 def test_an_alarm_is_not_lost_with_the_answer(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardroute import models
+from hardroute.audit import bundles as audited
 from hardroute.models import VideoMoE
 from hardroute.runtime.bundle import write_manifest
 from hardroute.runtime.clips import decode, to_network
@@ -40,8 +40,8 @@ def bundle_with_twin(root: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0,
     (root / "twin.safetensors").write_bytes(b"")
     (root / "twin.json").write_text("{}")
     reseal(root, twin={"weights": "twin.safetensors", "config": "twin.json"})
-    known = models.load_twin
-    monkeypatch.setattr(models, "load_twin", lambda folder: twin_of(tiny) if folder == root else known(folder))
+    known = audited.load_twin
+    monkeypatch.setattr(audited, "load_twin", lambda bundle: twin_of(tiny) if bundle.root == root else known(bundle))
     return twin_of(tiny)
 
 

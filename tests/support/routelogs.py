@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def write(path: Path, count: int, **options: Any) -> tuple[str, int]:
         for n in range(count):
             log.append(record(str(n)))
         return log.head, log.seq
+
+
+def make_key(folder: Path, name: str = "log") -> tuple[Path, Path]:
+    """A private key and its public one, made by openssl."""
+    key, public = folder / f"{name}.key", folder / f"{name}.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, timeout=60)
+    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, timeout=60)
+    return key, public
 
 
 def family(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardroute import evaluate
+from hardroute import Bundle, evaluate
 from hardroute.audit.attacks import ATTACKS
 from hardroute.audit.evaluation.transfer import AUDITED, TRANSFERRED, Transfer, counted_in, felled_by, show, transfer
 from hardroute.audit.execution.journal import Journal, Member
@@ -217,21 +217,21 @@ def test_a_model_that_foreign_clips_fell_more_than_its_own_attacks_is_refused(
     audited: WithSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own gradients are cut; those of the same model as a source are not."""
-    from hardroute import models
+    from hardroute.audit import bundles
 
-    known = models.load_twin
+    known = bundles.load_twin
     cut: list[Any] = []
 
-    def load(folder: Path) -> VideoMoE:
-        model = known(audited.bundle)
-        if folder == audited.bundle:
+    def load(bundle: Bundle) -> VideoMoE:
+        model = known(Bundle.open(audited.bundle))
+        if bundle.root == audited.bundle:
             cut.append(model)
             model.router.register_forward_pre_hook(lambda module, given: (given[0].detach(),))
             for expert in model.experts:
                 expert.register_forward_pre_hook(lambda module, given: (given[0].detach(),))
         return model
 
-    monkeypatch.setattr(models, "load_twin", load)
+    monkeypatch.setattr(bundles, "load_twin", load)
     assert audited.run() == 1
     untransferred = audited.report()["eps"][-1]["worst_case"]["successes"]
     assert audited.run("--source", f"clear={audited.other}") == 1 and cut

@@ -37,7 +37,7 @@ from tests.support.audit_bundles import twin_of
 from pathlib import Path
 
 tiny = bundles.make_bundle(Path(sys.argv.pop(1)))
-hardroute.models.load_twin = lambda folder: twin_of(tiny)
+hardroute.audit.bundles.load_twin = lambda bundle: twin_of(tiny)
 journal, ledger = hardroute.audit.execution.journal, hardroute.audit.evaluation.ledger
 pause, keep, attack = float(sys.argv.pop(1)), journal.Journal.keep, ledger.Ledger.attack
 

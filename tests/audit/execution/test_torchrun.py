@@ -23,7 +23,7 @@ SCRIPT = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
-import hardroute.audit.certify, hardroute.audit.evaluation.ledger
+import hardroute.audit.bundles, hardroute.audit.certify, hardroute.audit.evaluation.ledger
 import hardroute.audit.execution.journal, hardroute.models
 from hardroute.cli import load
 from hardroute.runtime.cli import main
@@ -34,7 +34,7 @@ from tests.support.audit_bundles import twin_of
 what, rank, here = sys.argv.pop(1), int(os.environ.get("RANK", 0)), Path(sys.argv.pop(1))
 seeds = {"bundle": 0, "other": 5}
 tiny = {name: bundles.make_bundle(here / f"{name}-{os.getpid()}", seed=seed) for name, seed in seeds.items()}
-hardroute.models.load_twin = lambda folder: twin_of(tiny[Path(folder).name])
+hardroute.audit.bundles.load_twin = lambda bundle: twin_of(tiny[bundle.root.name])
 hardroute.audit.certify.evaluate = partial(hardroute.audit.certify.evaluate, batch_size=5)
 hardroute.audit.execution.journal.ROOT = Path("no sources here")
 attack, met = hardroute.audit.evaluation.ledger.attack_batch, here / "rank 1 has worked"

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardroute import Bundle
-from hardroute.runtime.bundle import PublicKey, strict_json
+from hardroute.runtime.bundle import PublicKey
 from hardroute.runtime.bundle.signature import Envelope, load_private_key, pre_authentication
 from hardroute.runtime.bundle.signing import sign_certificate, sign_folder, verify_folder
 from hardroute.runtime.errors import BundleError, TrustError
+from hardroute.runtime.files import parse_json
 from tests.support import bundles, signed
 
 PAE = b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
@@ -191,8 +192,8 @@ def test_what_is_no_envelope_is_refused(data: bytes, says: str) -> None:
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
-def test_strict_json_reads_what_json_reads(value: object) -> None:
-    assert strict_json.loads(json.dumps(value).encode()) == value
+def test_parse_json_reads_what_json_reads(value: object) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
 
 
 def test_files_that_hold_no_key(tmp_path: Path) -> None:

@@ -27,9 +27,11 @@ def run(
 
 
 def records_in(log: Path) -> list[dict[str, object]]:
-    """The lines of a log without what the log itself adds to a record."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("seq", "prev")} for line in lines]
+    """The lines of a log as clients get them: with a line's own hash in place of that of the line before."""
+    return [
+        {"head": hashlib.sha256(line).hexdigest()} | {k: v for k, v in json.loads(line).items() if k != "prev"}
+        for line in log.read_bytes().splitlines(keepends=True)
+    ]
 
 
 def assert_one_error_line(done: subprocess.CompletedProcess[str], *says: str) -> None:

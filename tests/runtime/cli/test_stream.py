@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -52,8 +53,10 @@ def test_a_line_for_each_window_and_the_counts_at_the_end(tiny: TinyBundle, vide
     assert f"{video}: 4 windows, 4 answered, 0 failed, 0 dropped" in err
     printed, logged = [json.loads(line) for line in out], [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["window"] for line in printed] == [{"index": k, "start": float(k), "end": k + 2.0} for k in range(4)]
-    # What is printed is what is logged, but for the chain.
-    assert printed == [{key: line[key] for key in line if key not in ("seq", "prev")} for line in logged]
+    # What is printed is what is logged, but for the chain: the line's own hash, not that of the line before.
+    heads = [hashlib.sha256(line).hexdigest() for line in log.read_bytes().splitlines(keepends=True)]
+    assert [line.pop("head") for line in printed] == heads
+    assert printed == [{key: line[key] for key in line if key != "prev"} for line in logged]
 
 
 def test_bad_sources_cost_the_exit_code_and_not_the_others(tiny: TinyBundle, video: Path, tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_every_field_is_documented() -> None:
     documented = set(
         re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in DOCS.splitlines() if row[:1] == "|"))
     )
-    own = {"seq", "prev", "lost", "torn", "oldest", "unsynced"}
+    own = {"seq", "prev", "lost", "torn", "oldest", "unsynced", "displaced"}
     assert documented == own | {field.name for kind in (RouteRecord, EventRecord) for field in fields(kind)}
     assert f"{MAX_LINE:,} bytes" in DOCS
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +308,7 @@ def test_a_closed_log_says_so(tmp_path: Path) -> None:
     log.append(record())
     log.close()
     log.close()
-    uses: list[Callable[[], str | Future[str] | None]] = [
+    uses: list[Callable[[], object]] = [
         lambda: log.append(record()), lambda: log.submit(record()), log.flush
     ]  # fmt: skip
     for use in uses:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 import threading
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hardroute import Engine, RouteLog, decode
 from hardroute.runtime.backends import OnnxRuntime, Session
 from hardroute.runtime.bundle import Baseline
+from hardroute.runtime.routelog.verify import verify_log
 from hardroute.runtime.service.http import create_app
 from hardroute.runtime.service.service import Service
 from hardroute.runtime.service.settings import ServiceSettings
@@ -34,7 +36,9 @@ from tests.support.bundles import (
     random_frames,
     write_video,
 )
+from tests.support.routelogs import make_key
 from tests.support.videos import grey_frames, write, write_avi
+from tests.support.watched import traffic
 
 PREDICT = "/v1/predict"
 TOKEN = "correct-horse-battery-staple"  # noqa: S105 -- of the tests
@@ -126,7 +130,9 @@ def test_an_answer_is_what_the_networks_say_and_lies_in_the_log(
     assert answer["clip"] == "cat.mp4"
     assert answer["bundle_sha256"] == digest_of(tiny.root)
     assert answer["ms"]["decode"] > 0
-    assert answer.items() <= json.loads(line).items()
+    # The line's number stands in it; its hash cannot.
+    assert answer.pop("head") == hashlib.sha256(f"{line}\n".encode()).hexdigest()
+    assert answer.items() <= json.loads(line).items() and answer["seq"] == 1
 
 
 def test_both_ways_to_send_give_the_same_answer(engine: Engine, video: Path) -> None:
@@ -245,6 +251,86 @@ def test_not_ready_while_the_log_cannot_be_written(engine: Engine, tmp_path: Pat
         state = client.get("/readyz")
         assert (state.status_code, state.json()["ready"]) == (503, False)
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_client_can_hold_the_log_to_its_answers(engine: Engine, video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "routes.jsonl"
+    key, public = make_key(tmp_path)
+    with (
+        RouteLog(path, key=key, checkpoint_every=2, origin="example.org/door") as log,
+        serving(engine, log=log) as client,
+    ):
+        assert refused(client.get("/v1/log/checkpoint"))[0] == 404
+        answers = [send(client, video).json() for _ in range(3)]
+        kept = client.get("/v1/log/checkpoint")
+        assert kept.text.startswith("example.org/door\n2\n") and kept.headers["content-type"].startswith("text/plain")
+        assert metric(client, "hardroute_log_checkpoints_total") == 1
+        assert metric(client, "hardroute_log_checkpoint_seq") == 2
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [(answer["seq"], answer["head"]) for answer in answers] == [
+        (n, hashlib.sha256(line).hexdigest()) for n, line in enumerate(lines, 1)
+    ]
+    (tmp_path / "kept").write_text(kept.text)
+    assert verify_log([path], keys=[public], checkpoints=[tmp_path / "kept"]).broken == 0
+    path.write_bytes(lines[0])
+    assert verify_log([path], keys=[public], checkpoints=[tmp_path / "kept"]).broken
+    with serving(engine) as client:
+        assert client.get("/v1/log/checkpoint").status_code == 404
+        assert not {"seq", "head"} & set(send(client, video).json())
+
+
+def test_an_alarm_is_acknowledged_by_who_has_the_token(engine: Engine, tmp_path: Path) -> None:
+    watch = Watch(Baseline.of(traffic(200, 0, (0.4, 0.3, 0.3))), seed=0)
+    for window in traffic(300, 1, (1.0, 0.0, 0.0)):
+        watch.observe(window)
+    standing = {alarm.kind for alarm in watch.alarms}
+    assert "collapse" in standing
+    ask = "/v1/watch/acknowledge"
+    with serving(engine, watch=watch) as client:
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 403
+    settings = ServiceSettings(token=TOKEN)
+    with RouteLog(tmp_path / "log") as log, serving(engine, settings=settings, watch=watch, log=log) as client:
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 401
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert refused(client.post(ask))[0] == 400
+        assert refused(client.post(ask, params={"kind": "noise"}))[0] == 404
+        assert metric(client, "hardroute_watch_alarm_collapse") == 1
+        assert client.post(ask, params={"kind": "collapse"}).json()["acknowledged"] == "collapse"
+        assert metric(client, "hardroute_watch_alarm_collapse") == 0
+        assert metric(client, "hardroute_watch_acknowledged_total") == 1
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 409
+    (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert (line["event"], line["alarms"]) == ("acknowledged", ["collapse"])
+    assert {alarm.kind for alarm in watch.alarms} == standing - {"collapse"}
+    with serving(engine, settings=settings) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert refused(client.post(ask, params={"kind": "collapse"}))[0] == 404
+
+
+def test_a_displaced_log_is_told_of(engine: Engine, video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "routes.jsonl"
+    with RouteLog(path) as log, serving(engine, log=log) as client:
+        send(client, video)
+        assert client.get("/readyz").json()["log"] == "writable"
+        assert metric(client, "hardroute_log_in_place") == 1
+        path.unlink()
+        state = client.get("/readyz")
+        assert (state.status_code, state.json()["log"]) == (200, "was moved, deleted or emptied by another program")
+        assert metric(client, "hardroute_log_in_place") == 0
+        assert send(client, video).status_code == 200, "it goes on in a new file"
+        assert client.get("/readyz").json() == {
+            **state.json(),
+            "log": "writable",
+            "log_displaced": 1,
+        }
+        assert metric(client, "hardroute_log_displaced_total") == metric(client, "hardroute_log_in_place") == 1
+        path.unlink()
+        path.write_text("something else\n")
+        state = client.get("/readyz")
+        assert (state.status_code, state.json()["log"]) == (503, "was replaced by another program")
+        assert send(client, video).status_code == 503
+        path.unlink()
+        assert send(client, video).status_code == 200
 
 
 def test_a_broken_network_is_said_plainly(engine: Engine, hands: Hands, video: Path, tmp_path: Path) -> None:

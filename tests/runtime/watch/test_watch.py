@@ -14,7 +14,7 @@ from hardroute import HardrouteError, Prediction
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.bundle.baseline import MAX_SAMPLE, log_odds
 from hardroute.runtime.watch import Abstain, Alarm, Watch
-from hardroute.runtime.watch.sequential_tests import Detector
+from hardroute.runtime.watch.sequential_tests import Detector, NumberRanks
 from hardroute.runtime.watch.watch import MAX_SOURCES
 from tests.support.watched import baseline, prediction, traffic
 
@@ -98,7 +98,8 @@ def test_memory_is_bounded_by_the_period() -> None:
     watch = Watch(baseline(count=100), refresh=50, seed=0)
     kinds(watch, traffic(130, 3))
     assert watch.metrics()["compared"] == 130
-    assert len(watch._detector._margins._pool) == 100 + 30
+    ranks = watch._detector._ranks["low-margin"]
+    assert isinstance(ranks, NumberRanks) and len(ranks._pool) == 100 + 30
 
 
 def test_thinning_counts_each_source_on_its_own_and_remembers_a_bounded_number() -> None:
@@ -228,3 +229,54 @@ def test_abstaining_below_a_margin_or_a_probability() -> None:
     for bad in (-0.1, 1.1, float("nan")):
         with pytest.raises(HardrouteError, match="abstain: margin must be"):
             Abstain(margin=bad)
+
+
+@pytest.mark.parametrize(
+    "changed, kind", [(collapsed, "collapse"), (drifted, "load"), (hesitant, "low-margin"), (strange, "unknown")]
+)
+def test_an_alarm_that_is_acknowledged_comes_again_and_only_if_there_is_reason(
+    changed: Callable[[int, int], list[Prediction]], kind: str
+) -> None:
+    watch = Watch(baseline(), seed=0)
+    first = kinds(watch, traffic(100, 1) + changed(1500, 2))
+    assert kind in first and watch.metrics()["acknowledged_total"] == 0
+    others = {alarm.kind for alarm in watch.alarms} - {kind}
+    alarm = watch.acknowledge(kind)
+    assert alarm is not None and alarm.kind == kind
+    assert {alarm.kind for alarm in watch.alarms} == others and watch.acknowledge(kind) is None
+    assert watch.metrics()["acknowledged_total"] == 1
+    # The change has gone: nothing comes; and then it is there again, as soon as it would be for a new watch.
+    assert kind not in kinds(watch, traffic(500, 3))
+    again = kinds(watch, changed(1500, 4))
+    assert kind in again
+    assert watch.metrics()["alarms_total"] == len(first) + len(again)
+
+
+def test_what_was_not_acknowledged_keeps_its_evidence() -> None:
+    one, other = Watch(baseline(), seed=0), Watch(baseline(), seed=0)
+    for window in strange(200, 2):
+        one.observe(window)
+        other.observe(window)
+    assert one.acknowledge("unknown")
+    for window in strange(50, 3):
+        one.observe(window)
+        other.observe(window)
+    mine, theirs = one.metrics(), other.metrics()
+    for kind in ("collapse", "load", "low_margin"):
+        assert mine[f"evidence_{kind}"] == theirs[f"evidence_{kind}"]
+    assert mine["evidence_unknown"] != theirs["evidence_unknown"]
+    with pytest.raises(HardrouteError, match="there is no alarm 'noise'; it is one of collapse, load"):
+        one.acknowledge("noise")
+
+
+def test_an_acknowledged_test_raises_no_more_false_alarms_than_stated() -> None:
+    # At a rate of 1 in 200 windows, 40 watches of 50 windows: 10 alarms at most on the mean, of all kinds.
+    false = 0
+    for seed in range(40):
+        watch = Watch(baseline(seed=seed), false_alarm=1 / 200, seed=seed)
+        for n, window in enumerate(traffic(50, 1000 + seed)):
+            false += len(watch.observe(window))
+            if n % 10 == 0:
+                for alarm in watch.alarms:
+                    watch.acknowledge(alarm.kind)
+    assert false <= 20

@@ -42,7 +42,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a finite number")
+    raise ValueError(f"{constant} is not finite")
 
 
 @contextlib.contextmanager

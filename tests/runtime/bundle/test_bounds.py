@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -86,15 +84,6 @@ def test_a_key_that_stands_twice_is_refused(root: Path, name: str) -> None:
 def test_json_that_two_readers_may_take_in_two_ways_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         parse_json(data)
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
-    )
-)
-def test_other_json_is_read_as_ever(value: Any) -> None:
-    assert parse_json(json.dumps(value).encode()) == value
 
 
 def test_a_clip_has_a_largest_size() -> None:

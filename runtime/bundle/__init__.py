@@ -12,6 +12,7 @@ from hardroute.runtime.bundle.certificate import (
     CertifiedSource,
     PolicyContent,
     RobustAccuracy,
+    definition_digest,
 )
 from hardroute.runtime.bundle.manifest import Manifest
 from hardroute.runtime.bundle.probes import Probes
@@ -33,6 +34,7 @@ __all__ = [
     "PolicyContent",
     "Probes",
     "RobustAccuracy",
+    "definition_digest",
     "find_bundle",
     "write_manifest",
 ]

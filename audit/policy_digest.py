@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from pydantic import JsonValue
 
 from hardroute.audit.attacks import ATTACKS, SUITES
 from hardroute.audit.checks import CHECKS, SAMPLE, Check
 from hardroute.audit.policy import Policy
+from hardroute.runtime.bundle import definition_digest
 
 
 def definition(policy: Policy) -> dict[str, JsonValue]:
@@ -33,6 +31,5 @@ def definition(policy: Policy) -> dict[str, JsonValue]:
 
 
 def digest(policy: Policy) -> str:
-    """SHA-256 of the definition as JSON: keys sorted, no blanks, in ASCII, numbers as Python writes them."""
-    canonical = json.dumps(definition(policy), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """SHA-256 of its definition."""
+    return definition_digest(definition(policy))

@@ -75,7 +75,7 @@ def ml_bom(report: Report) -> bytes:
             "component": {
                 "type": "machine-learning-model",
                 "bom-ref": "model",
-                "name": printable(report.bundle.name),
+                "name": report.bundle.name,
                 "version": report.bundle.digest[:12],
                 "description": "hardroute bundle; the digest is of its manifest.json, which holds those of all files",
                 "hashes": [{"alg": "SHA-256", "content": report.bundle.digest}],
@@ -84,7 +84,7 @@ def ml_bom(report: Report) -> bytes:
                         "approach": {"type": "supervised"},
                         "task": "video classification",
                         "architectureFamily": "mixture of experts with hard routing",
-                        "modelArchitecture": f"{len(report.bundle.experts)} experts: {printable(experts)}",
+                        "modelArchitecture": f"{len(report.bundle.experts)} experts: {experts}",
                         "datasets": [_dataset(report)],
                         "inputs": [{"format": f"RGB clip, {contract.frames} x {contract.height} x {contract.width}"}],
                         "outputs": [{"format": f"one of {len(report.bundle.classes)} classes"}],
@@ -121,10 +121,10 @@ def _configuration(report: Report) -> list[dict[str, Any]]:
 
 
 def _dataset(report: Report) -> dict[str, Any]:
-    said = f"audited on {report.data.clips} clips of split {printable(report.data.split)}"
+    said = f"audited on {report.data.clips} clips of split {report.data.split}"
     if report.data.digest is not None:
         said += f"; SHA-256 over the digest and the class of each: {report.data.digest}"
-    return {"type": "dataset", "name": printable(report.data.name), "description": said}
+    return {"type": "dataset", "name": report.data.name, "description": said}
 
 
 def _metric(kind: str, found: Rate, part: str) -> dict[str, Any]:
@@ -137,13 +137,13 @@ def _limitations(report: Report) -> list[str]:
     said = [f"{name}: {text}" for name, text in report.threat_model.items()]
     said.append("intervals are 95 % Wilson intervals over clips; attacks bound the worst case from above only")
     said += [f"not certified: {why}" for why in report.not_certified]
-    return [printable(text) for text in said]
+    return said
 
 
 def _properties(report: Report) -> dict[str, str]:
     found = {
         "verdict": "passed" if report.verdict.passed else "refused",
-        "policy": printable(report.policy.called),
+        "policy": report.policy.called,
         "policy:sha256": report.policy.digest,
         "attacks": ", ".join(attack.name for attack in report.attacks),
     }
@@ -173,4 +173,13 @@ def _drop_none(**fields: str | None) -> dict[str, str]:
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """The same with text that any reader takes: names come from manifests nobody vouches for."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return printable(value) if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from hardroute.runtime.bundle.certificate import (
     CertifiedSource,
     PolicyContent,
     RobustAccuracy,
+    definition_digest,
 )
 from hardroute.runtime.bundle.manifest import Manifest, Twin
 from hardroute.runtime.bundle.probes import Probes
@@ -48,6 +49,7 @@ __all__ = [
     "Trust",
     "Twin",
     "Vouched",
+    "definition_digest",
     "find_bundle",
     "write_manifest",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from hardroute.runtime.bundle.baseline import Baseline
 from hardroute.runtime.bundle.manifest import Manifest, Name, Sha256, first_error, require_printable, require_version
@@ -39,12 +41,17 @@ class PolicyContent(_Part):
     name: _Text
 
 
+def definition_digest(definition: Mapping[str, JsonValue]) -> str:
+    """SHA-256 of a policy's definition as JSON: keys sorted, no blanks, in ASCII, numbers as Python writes them."""
+    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 class CertifiedPolicy(_Part):
     """Which policy it passed.
 
     Attributes:
-        digest: SHA-256 of `definition` as JSON with sorted keys and without blanks; in a certificate without one (of
-            hardroute 0.1), of `content` in the same way.
+        digest: `definition_digest` of the definition; in a certificate without one (of hardroute 0.1), of `content`.
         title: what the audit called it: `policy "standard"` if it is the shipped one, else `custom policy "..."`.
         definition: what the policy made the audit do and ask; names of policy, suite and attacks are not in it.
     """
@@ -53,6 +60,12 @@ class CertifiedPolicy(_Part):
     content: PolicyContent
     title: _Text | None = None
     definition: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _of_its_definition(self) -> CertifiedPolicy:
+        if self.definition is not None and definition_digest(self.definition) != self.digest:
+            raise ValueError("digest is not that of the definition; audit the bundle again")
+        return self
 
     @property
     def called(self) -> str:

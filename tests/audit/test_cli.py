@@ -18,6 +18,7 @@ import torch
 from hardroute import Engine
 from hardroute.audit.console import Show
 from hardroute.audit.execution.device import open_device
+from hardroute.audit.floors import FLOORS
 from hardroute.audit.policy import Policy
 from hardroute.audit.policy_digest import digest
 from hardroute.cli import load
@@ -32,7 +33,7 @@ from tests.support.audit_bundles import bundle_with_twin, labelled_set, lax_poli
 class Audited:
     """A folder with a bundle, a set and a policy; `run` audits and keeps what was printed.
 
-    `floors`: as shipped; else there are none, so that a handful of clips and a policy that asks for nothing certify.
+    `floors`: as shipped; else the first two, so that a handful of clips and a policy that asks for nothing certify.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Audited:
         **fields: Any,
     ) -> None:
         if not floors:
-            monkeypatch.setattr("hardroute.audit.floors.FLOORS", ())
+            monkeypatch.setattr("hardroute.audit.floors.FLOORS", FLOORS[:2])
         self.bundle, self.data, self.out = folder / "bundle", folder / "set", folder / "report"
         self.policy = lax_policy(folder / "policy.toml")
         self.monkeypatch, self._capsys = monkeypatch, capsys

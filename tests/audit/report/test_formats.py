@@ -122,8 +122,8 @@ def test_text_of_strangers_is_neither_markup_nor_another_line(reports: dict[str,
         assert not re.search(r"(?<!\\)" + re.escape(live), text), live
     assert "\x1b" not in text and "\x00" not in text
     ElementTree.fromstring(junit(report))  # noqa: S314 - our own; XML has no \x00 or \x1b, and no lone surrogate
-    for made in _made(report).values():
-        made.decode()
+    for name, made in _made(report).items():
+        assert not re.search(rb"\\u(001b|0000|d800)", made), name
 
 
 def statement(data: bytes, report: Report, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m tests.measure.caged_service GOOD... --hostile BAD`: what the cage costs a service, and what bombs do to it.
+"""`python -m tests.measure.caged_service GOOD... --hostile BAD`: what the cage costs a service, and what bombs do.
 
 Two services answer the same videos in turn, one that decodes in the cage and one that decodes in its own process; then
 hostile videos come among them, and the memory of the service and its children together is watched.

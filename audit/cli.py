@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from hardroute.audit.bundles import open_sources, require_twin
-from hardroute.audit.clip_selection import chosen_clips, once_each, ordered
+from hardroute.audit.clip_selection import chosen_clips, once_each, ordered, require_unseen
 from hardroute.audit.policy import Policy, shipped
 from hardroute.runtime.bundle import Bundle, find_bundle
 from hardroute.runtime.datasets import load_clips, open_set
@@ -131,6 +131,7 @@ def audit(
         decoding = show.phase("decoding clips")
         loaded = load_clips(clip_set, opened.manifest.contract, progress=decoding)
         clips, copies = once_each(ordered(loaded, opened), clip_set.name)
+        require_unseen(clips, opened, clip_set.name)
         plan = Plan.of(opened, clips, rules, means, data=clip_set.name, limit=limit, copies=copies)
         plan = plan.going_on(out)
         if attach and plan.shortfalls:

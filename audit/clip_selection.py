@@ -44,9 +44,8 @@ def ordered(clips: ClipArrays, bundle: Bundle) -> ClipArrays:
 
 def distinct(clips: ClipArrays) -> np.ndarray:
     """(n,) indices of the clips that are no copies of an earlier one, neither the file's bytes nor the frames."""
-    files, frames, kept = set[str](), set[bytes](), []
-    for n, file in enumerate(clips.sha256):
-        shown = hashlib.sha256(clips.frames[n].tobytes()).digest()
+    files, frames, kept = set[str](), set[str](), []
+    for n, (file, shown) in enumerate(zip(clips.sha256, clips.frames_sha256, strict=True)):
         if file not in files and shown not in frames:
             kept.append(n)
         files.add(file)
@@ -75,6 +74,20 @@ def once_each(clips: ClipArrays, name: str) -> tuple[ClipArrays, int]:
         ),
         copies,
     )
+
+
+def require_unseen(clips: ClipArrays, bundle: Bundle, name: str) -> None:
+    """Raises DataError for clips that the bundle was trained on, naming the first; `name`: what the set is called."""
+    trained = bundle.training_clips()
+    if trained is None:
+        log.info("bundle %s does not say what it was trained on", bundle.root)
+        return
+    if seen := trained.seen(clips.sha256, clips.frames_sha256):
+        files = ", ".join(clips.files[place] for place in seen[:3])
+        raise DataError(
+            f"{name}: bundle {bundle.root} was trained on {len(seen)} of these {len(clips.labels)} clips ({files}"
+            f"{', ...' if len(seen) > 3 else ''}), and nothing can be certified on them; take others"
+        )
 
 
 def data_digest(clips: ClipArrays) -> str:

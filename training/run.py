@@ -1,6 +1,7 @@
 """A run's folder: settings, metrics, the best and the last weights. Safe against a kill at any moment.
 
 run.json              settings, classes and the digests of the clips
+training-clips        digests of each training clip, for the bundle
 metrics.jsonl         one line per finished epoch
 best/                 twin.safetensors, twin.json: averaged weights of the best robust validation accuracy
 epoch-0007/           twin, and everything that resuming needs; only the newest is kept
@@ -10,7 +11,7 @@ dynamics.png, events/ how it went, as a picture and for TensorBoard
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hardroute.models import ModelSpec, VideoMoE, load_twin, save_twin
+from hardroute.runtime.bundle import TRAINING_CLIPS, TrainingClips
 from hardroute.runtime.datasets import ClipArrays
 from hardroute.runtime.errors import DataError
 from hardroute.runtime.files import write_whole
@@ -132,12 +134,16 @@ class Run:
         self.root, self.record = root, record
 
     @classmethod
-    def create(cls, root: str | Path, record: RunRecord) -> "Run":
-        """Raises DataError if the folder holds a run already."""
+    def create(cls, root: str | Path, record: RunRecord, trained_on: Iterable[tuple[str, str]] = ()) -> "Run":
+        """A new run. Raises DataError if the folder holds a run already.
+
+        `trained_on`: digests of the video and of the frames of each training clip.
+        """
         root = Path(root)
         if (root / "run.json").exists():
             raise DataError(f"{root} holds a run already: resume it, or choose another folder")
         root.mkdir(parents=True, exist_ok=True)
+        write_whole(root / TRAINING_CLIPS, TrainingClips.to_bytes(trained_on))
         write_whole(root / "run.json", record.model_dump_json(indent=2) + "\n")
         return cls(root, record)
 

@@ -23,6 +23,7 @@ from hardroute.runtime.bundle.manifest import Manifest, Twin
 from hardroute.runtime.bundle.probes import Probes
 from hardroute.runtime.bundle.sealed_files import CERTIFICATE
 from hardroute.runtime.bundle.shipped import find_bundle
+from hardroute.runtime.bundle.training_clips import TRAINING_CLIPS, TrainingClips
 
 if TYPE_CHECKING:
     from hardroute.runtime.bundle.signature import PublicKey
@@ -32,6 +33,7 @@ __all__ = [
     "CERTIFICATE",
     "ENVELOPE",
     "MODEL_SIGNATURE",
+    "TRAINING_CLIPS",
     "Accuracy",
     "Baseline",
     "Bundle",
@@ -46,6 +48,7 @@ __all__ = [
     "Probes",
     "PublicKey",
     "RobustAccuracy",
+    "TrainingClips",
     "Trust",
     "Twin",
     "Vouched",

@@ -26,6 +26,7 @@ from hardroute.runtime.bundle.sealed_files import (
     write_sealed,
 )
 from hardroute.runtime.bundle.shipped import find_bundle
+from hardroute.runtime.bundle.training_clips import TrainingClips
 from hardroute.runtime.errors import BundleError
 
 # No file can hold its own digest, and the certificate quotes the manifest's: these two have seals beside them.
@@ -227,6 +228,19 @@ class Bundle:
         except OSError as error:
             why = f"{CERTIFICATE} cannot be put there or taken away ({error.strerror})"
             raise BundleError(f"bundle {self.root}: {why}") from None
+
+    def training_clips(self) -> TrainingClips | None:
+        """What the bundle was trained on; None where it does not say.
+
+        Raises:
+            BundleError: see `TrainingClips.parse`.
+        """
+        if self.manifest.training_clips is None:
+            return None
+        try:
+            return TrainingClips.parse(self.read(self.manifest.training_clips))
+        except BundleError as error:
+            raise BundleError(f"bundle {self.root}: {error}") from None
 
     def is_current(self) -> bool:
         """Whether the manifest on the disk is still the one that was opened; reads that file only."""

@@ -88,6 +88,7 @@ class Manifest(_Strict):
         single: ONNX file with routing inside the graph, or None.
         twin: the same network for PyTorch, or None in a bundle that is only to be served.
         probes: see `hardroute.runtime.bundle.probes`.
+        training_clips: see `hardroute.runtime.bundle.training_clips`; None where nothing says what it was trained on.
         tolerance: largest absolute difference of a logit from its probe that still counts as equal.
         files: SHA-256 of every other file of the bundle.
         tools: versions of what made the bundle.
@@ -104,6 +105,7 @@ class Manifest(_Strict):
     single: FileName | None = None
     twin: Twin | None = None
     probes: FileName
+    training_clips: FileName | None = None
     tolerance: float = Field(gt=0, le=1, allow_inf_nan=False)
     files: dict[FileName, Sha256] = Field(max_length=256)
     tools: dict[str, str] = {}
@@ -118,7 +120,7 @@ class Manifest(_Strict):
                 raise ValueError("classes: a class is named twice" if other == name else f"classes: {alike}")
             seen[look(name)] = name
         named = [self.router, *(expert.file for expert in self.experts), self.probes]
-        named += [self.single] if self.single else []
+        named += [name for name in (self.single, self.training_clips) if name]
         named += [self.twin.weights, self.twin.config] if self.twin else []
         for name in named:
             if name not in self.files:

@@ -94,9 +94,11 @@ def check_sizes(model: memoryview) -> None:
         elif node.op in _SIZES:
             wanted = [node.inputs[place] for place in _SIZES[node.op] if place < len(node.inputs)]
             asked = math.prod(map(_product, _numbers_of(wanted, graph, producers)))
-            if node.op in ("Tile", "Resize"):
-                # One after the other they multiply.
+            # One after the other they multiply; the sizes that a Resize may be given instead of scales do not.
+            if node.op == "Tile":
                 repeated *= asked
+            elif node.op == "Resize" and len(node.inputs) > 2:
+                repeated *= max(1, math.prod(map(_product, _numbers_of([node.inputs[2]], graph, producers))))
         if max(asked, repeated, math.prod(1 + more for more in padded)) > MAX_ELEMENTS:
             raise SizeError(f"makes a tensor of more than {MAX_ELEMENTS} numbers by {node.op!r} and a constant")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class ClipArrays:
     @property
     def videos(self) -> int:
         return len(self.labels) // self.per_video
+
+    @property
+    def frames_sha256(self) -> tuple[str, ...]:
+        """SHA-256 of each clip's frames, hex: equal for copies of a video, whatever they are called or wrapped in."""
+        return tuple(hashlib.sha256(frames.tobytes()).hexdigest() for frames in self.frames)
 
 
 def load_clips(

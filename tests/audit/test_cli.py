@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -22,8 +23,10 @@ from hardroute.audit.floors import FLOORS
 from hardroute.audit.policy import Policy
 from hardroute.audit.policy_digest import digest
 from hardroute.cli import load
+from hardroute.runtime.bundle import TRAINING_CLIPS, TrainingClips
 from hardroute.runtime.bundle.bundle import Bundle
 from hardroute.runtime.cli import main
+from hardroute.runtime.clips import decode
 from hardroute.runtime.errors import BackendError, BundleError
 from tests.audit.report.test_html import visible_text
 from tests.support import bundles
@@ -366,3 +369,31 @@ def test_names_from_a_manifest_are_text_on_the_page(audited: Audited) -> None:
     page = (audited.out / "report.html").read_text()
     assert evil not in page and "<img src=x>" not in page and html.escape(evil) in page
     assert Bundle.open(audited.bundle).manifest.name == evil
+
+
+@pytest.mark.parametrize("leak", ["same file", "renamed", "in another container", "none"])
+def test_clips_that_a_bundle_was_trained_on_certify_nothing(audited: Audited, leak: str, tmp_path: Path) -> None:
+    contract = Bundle.open(audited.bundle).manifest.contract
+    first = audited.data / "0.mp4"
+    if leak == "renamed":
+        first = first.rename(audited.data / "another.mp4")
+        text = (audited.data / "manifest.csv").read_text().replace("0.mp4,", "another.mp4,", 1)
+        (audited.data / "manifest.csv").write_text(text)
+    clip = decode(first, contract)
+    frames = hashlib.sha256(clip.frames.tobytes()).hexdigest()
+    other = "0" * 64
+    pair = {
+        "same file": (clip.sha256, frames),
+        "renamed": (clip.sha256, other),
+        "in another container": (other, frames),
+        "none": (other, other),
+    }[leak]
+    (audited.bundle / TRAINING_CLIPS).write_bytes(TrainingClips.to_bytes([pair]))
+    reseal(audited.bundle, training_clips=TRAINING_CLIPS)
+    if leak == "none":
+        assert audited.run() == 0, audited.stderr
+        return
+    assert audited.run() == 2
+    assert audited.stderr.strip().count("\n") == 0
+    assert f"was trained on 1 of these 24 clips ({first.name})" in audited.stderr
+    assert not audited.out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from hardroute import Bundle
 from hardroute.cli import app
 from hardroute.runtime.errors import HardrouteError
 from tests.support.paths import ROOT
@@ -58,6 +60,16 @@ def test_a_clip_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["training"]["settings"]["method"] == "j-tlat"
     assert manifest["contract"]["frames"] == 4
+
+    # The audit knows which clips it was trained on.
+    seen = Bundle.open(tmp_path / "bundle").training_clips()
+    cached = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "cache").rglob("*.avi")}
+    assert seen and seen.files == {digest for path, digest in cached.items() if path.parent.name == "train"}
+    own = tmp_path / "own.toml"
+    own.write_text((ROOT / "audit/policies/quick.toml").read_text().replace('"quick"', '"own"', 1))
+    own.write_text(own.read_text().replace('split = "test"', 'split = "train"'))
+    done = command("audit", tmp_path / "bundle", "--data", DATA, "--policy", own, "--out", tmp_path / "b", cwd=root)
+    assert done.returncode == 2 and "was trained on 16 of these 16 clips" in done.stderr, done.stderr
 
     video = next((tmp_path / "cache").rglob("*.avi"))
     done = command("runtime", "predict", tmp_path / "bundle", video, "--log", tmp_path / "log.jsonl", cwd=root)

@@ -13,11 +13,11 @@ import torch
 from hardroute.audit.evaluation import Subject
 from hardroute.models import ModelSpec, VideoMoE, build_model, save_twin
 from hardroute.models.spec import MAX_GAIN
-from hardroute.runtime.bundle import Bundle, Probes, write_manifest
+from hardroute.runtime.bundle import TRAINING_CLIPS, Bundle, Probes, write_manifest
 from hardroute.runtime.clips import to_network
 from hardroute.runtime.datasets import ClipArrays, load_clips, open_set
 from hardroute.runtime.errors import DataError
-from hardroute.runtime.files import new_folder
+from hardroute.runtime.files import new_folder, write_whole
 from hardroute.training.export.onnx_files import compose_single, export_network
 from hardroute.training.run import Run, RunRecord
 
@@ -46,7 +46,11 @@ def export_bundle(
     if not as_trained:
         model, spec = readable(model, spec, clips.frames)
     training = summary(run)
-    return write_bundle(model, run.record, clips, out, training=training, single=single, spec=spec)
+    seen = run.root / TRAINING_CLIPS
+    trained_on = seen.read_bytes() if seen.exists() else b""  # of older runs nobody noted them
+    return write_bundle(
+        model, run.record, clips, out, training=training, single=single, spec=spec, trained_on=trained_on
+    )
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -81,8 +85,12 @@ def write_bundle(
     training: Mapping[str, Any],
     single: bool = False,
     spec: ModelSpec | None = None,
+    trained_on: bytes = b"",
 ) -> Bundle:
-    """Write `model` as a bundle with `clips` as its probes; see export_bundle. `spec`: if it is not the record's."""
+    """Write `model` as a bundle with `clips` as its probes; see export_bundle.
+
+    `spec`: if it is not the record's. `trained_on`: of `TrainingClips.to_bytes`; empty if it is not known.
+    """
     out, spec = Path(out), spec or record.spec
     if out.exists():
         raise DataError(f"{out} exists: remove it or choose another folder")
@@ -97,6 +105,8 @@ def write_bundle(
             compose_single(folder / "router.onnx", files, len(record.classes), folder / "moe.onnx")
         save_twin(model, spec, folder)
         expected(model, clips.frames).save(folder / "probes.npz")
+        if trained_on:
+            write_whole(folder / TRAINING_CLIPS, trained_on)
         write_manifest(
             folder,
             {
@@ -112,6 +122,7 @@ def write_bundle(
                 "single": "moe.onnx" if single else None,
                 "twin": {"weights": "twin.safetensors", "config": "twin.json"},
                 "probes": "probes.npz",
+                "training_clips": TRAINING_CLIPS if trained_on else None,
                 "tolerance": TOLERANCE,
                 "tools": {
                     "hardroute": version("hardroute"),

@@ -46,7 +46,7 @@ def fit_run(settings: FitSettings, out: Path, processes: ProcessGroup | None = N
         if run.finished_epochs >= settings.epochs:
             return run
     else:
-        run = created(out, settings, clip_set, seen, processes)
+        run = created(out, settings, clip_set, seen, train, processes)
     reporter = ConsoleReporter(settings.epochs, silent=not processes.is_main)
     trainer = Trainer(run, train, val, reporter, processes)
     with reporter.progress:
@@ -110,11 +110,17 @@ def clips_of(clip_set: ClipSet, settings: FitSettings) -> tuple[ClipArrays, Clip
 
 
 def created(
-    out: Path, settings: FitSettings, clip_set: ClipSet, seen: Mapping[str, ClipsDigest], processes: ProcessGroup
+    out: Path,
+    settings: FitSettings,
+    clip_set: ClipSet,
+    seen: Mapping[str, ClipsDigest],
+    train: ClipArrays,
+    processes: ProcessGroup,
 ) -> Run:
     """A new run's folder, made by one of the processes."""
     if processes.is_main:
         tools = {"python": platform.python_version(), "torch": version("torch")}
-        Run.create(out, RunRecord(settings=settings, classes=clip_set.classes, tools=tools, **seen))
+        record = RunRecord(settings=settings, classes=clip_set.classes, tools=tools, **seen)
+        Run.create(out, record, zip(train.sha256, train.frames_sha256, strict=True))
     processes.barrier()
     return Run.open(out)

@@ -244,7 +244,9 @@ def refusal(root: Path, trusted: Trust) -> str:
 def test_the_genuine_one_passes_and_names_who_vouches(root: Path) -> None:
     with Engine.load(root, threads=1, trust=trust()) as engine:
         assert engine.bundle.vouched is not None and engine.bundle.vouched.signers == ("audit",)
-        assert engine.bundle.standing.startswith("certified by audit: policy 'strict' passed on 64 clips of random")
+        assert engine.bundle.standing.startswith(
+            "certified by audit: policy called 'strict' passed on 64 clips of random"
+        )
 
 
 @pytest.mark.parametrize("forge, says", FORGERIES, ids=[forge.__name__ for forge, _ in FORGERIES])
@@ -401,7 +403,7 @@ def test_without_a_trust_it_is_said_that_nobody_was_asked(root: Path, caplog: py
 
     assert said(trust()) == []
     (line,) = said()
-    assert "not verified, as no trust was given; anyone could have written: policy 'strict' passed" in line
+    assert "not verified, as no trust was given; anyone could have written: policy called 'strict' passed" in line
     content = certificate(root)
     reseal(root, {**content, "bundle": {**content["bundle"], "digest": "0" * 64}})
     (line,) = said()

@@ -45,7 +45,7 @@ def test_sign_then_verify(folder: Path) -> None:
     assert sign(folder, "--no-model-sig").exit_code == 0
     after = run("verify", bundle, "--key", key, "--trust", folder / "trust.toml")
     assert after.exit_code == 0, after.stdout
-    assert "ok certificate by audit.pub.pem: certified by audit.pub.pem: policy 'strict'" in after.stdout
+    assert "ok certificate by audit.pub.pem: certified by audit.pub.pem: policy called 'strict'" in after.stdout
     assert "-- model.sig: there is none" in after.stdout and "ok trust" in after.stdout
     others = run("verify", bundle, "--key", folder / "other.pub.pem")
     assert others.exit_code == 1 and "not signed by a key that is trusted" in others.stdout

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from hardroute.audit.certify import certify
-from hardroute.audit.clip_selection import chosen_clips, data_digest, once_each, ordered
+from hardroute.audit.clip_selection import chosen_clips, data_digest, once_each, ordered, require_unseen
 from hardroute.audit.plan import Plan
 from hardroute.audit.policy import Policy
 from hardroute.audit.policy_digest import digest
@@ -104,6 +104,7 @@ def audited(entry: Entry, policy: Policy) -> None:
     decoder = ClipCache(cache_root() / "clips").decode_clips
     loaded = load_clips(clip_set, settings.contract, decoder=decoder)
     clips, copies = once_each(ordered(loaded, bundle), clip_set.name)
+    require_unseen(clips, bundle, clip_set.name)
     precision = "bf16" if settings.precision == "bf16" else "fp32"
     if (entry.audit / REPORT).exists():
         made_of = Report.read(entry.audit / REPORT).made_of

@@ -51,8 +51,9 @@ class Server:
     @property
     def family(self) -> list[int]:
         """The process and its children."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+        # Of every thread: a child belongs to the one that started it.
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [self.process.pid, *(int(pid) for thread in threads for pid in thread.read_text().split())]
 
     def cpu(self) -> float:
         """Seconds that the service and its living children have computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class ClipArrays:
     def videos(self) -> int:
         return len(self.labels) // self.per_video
 
-    @property
+    @functools.cached_property  # asked by several, and hashing reads all frames
     def frames_sha256(self) -> tuple[str, ...]:
         """SHA-256 of each clip's frames, hex: equal for copies of a video, whatever they are called or wrapped in."""
         return tuple(hashlib.sha256(frames.tobytes()).hexdigest() for frames in self.frames)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from hardroute.runtime.clips.sampling import (
     sample_times,
     usable_fps,
 )
-from hardroute.runtime.clips.scan import Reader
 from tests.support.videos import grey_frames, indices_shown, write, write_avi, write_variable_rate
 
 CONTRACT = {"height": 16, "width": 16, "resize": "stretch"}
@@ -64,24 +61,6 @@ def test_a_forecast_holds_for_every_duration_between_its_bounds(
 def test_a_forecast_of_a_window_that_is_known_names_only_what_is_shown() -> None:
     forecast = Forecast.over(4, 2.0, 2.0)  # centres 0.25, 0.75, 1.25, 1.75
     assert [forecast.shows(i / 10, (i + 1) / 10) for i in range(20)] == [i in (2, 7, 12, 17) for i in range(20)]
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a reader in this process does: a "pass" through the video, a "fit" of a frame."""
-    done: list[str] = []
-    through, fit = Reader._through, Reader._fit
-
-    def said(word: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any) -> Any:
-            done.append(word)
-            return call(*args)
-
-        return counted
-
-    monkeypatch.setattr(Reader, "_through", said("pass", through))
-    monkeypatch.setattr(Reader, "_fit", said("fit", fit))
-    return done
 
 
 @pytest.mark.parametrize("short", [0, 1])

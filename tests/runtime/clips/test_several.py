@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 
 from hardroute.runtime.clips import ClipContract, DecodedClip, Limits, decode, decode_clips
 from hardroute.runtime.clips.sampling import MAX_CLIPS, Spread
-from hardroute.runtime.clips.scan import Reader
 from hardroute.runtime.datasets import decode_cache as cache_module
 from hardroute.runtime.datasets import load_clips
 from hardroute.runtime.datasets.dataset import ClipRow, ClipSet
@@ -32,24 +29,6 @@ def shown(starts: list[int], window: int, clips: int, duration: int) -> list[lis
     begins = [Fraction(free * j, clips - 1) if clips > 1 else Fraction(0) for j in range(clips)]
     centres = [[begin + Fraction((2 * k + 1) * window, 8) for k in range(4)] for begin in begins]
     return [[max(i for i, start in enumerate(starts) if start <= at) for at in row] for row in centres]
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a reader in this process does: a "pass" through the video, a "fit" of a frame."""
-    done: list[str] = []
-    through, fit = Reader._through, Reader._fit
-
-    def said(word: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any) -> Any:
-            done.append(word)
-            return call(*args)
-
-        return counted
-
-    monkeypatch.setattr(Reader, "_through", said("pass", through))
-    monkeypatch.setattr(Reader, "_fit", said("fit", fit))
-    return done
 
 
 @pytest.mark.parametrize("clips", [1, 2, 3, 7])

@@ -20,7 +20,7 @@ from hardroute.audit.result import WORK, Means
 from hardroute.runtime.bundle import Bundle
 from hardroute.runtime.datasets import ClipArrays, ClipSet
 from hardroute.runtime.errors import BundleError, DataError, HardrouteError, PolicyError
-from hardroute.runtime.files import open_regular, printable, write_together
+from hardroute.runtime.files import TooLargeError, open_regular, printable, read_regular, write_together
 
 NAME: Final = "plan.json"
 SIGNATURE: Final = "plan.json.sig"
@@ -223,10 +223,8 @@ class Plan(_Part):
 def _read(path: Path) -> Plan | None:
     """An earlier plan; None where there is none that could be gone on with."""
     try:
-        with open_regular(path) as file:
-            data = file.read(MAX_BYTES + 1)
-        return Plan.model_validate_json(data) if len(data) <= MAX_BYTES else None
-    except FileNotFoundError:
+        return Plan.model_validate_json(read_regular(path, MAX_BYTES))
+    except (FileNotFoundError, TooLargeError):
         return None
     except (OSError, ValidationError) as error:
         log.info("%s: no plan of an audit to go on with (%s)", path, type(error).__name__)

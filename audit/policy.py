@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hardroute.runtime.errors import PolicyError
-from hardroute.runtime.files import open_regular, printable
+from hardroute.runtime.files import TooLargeError, printable, read_regular
 
 SHIPPED = Path(__file__).parent / "policies"
 MAX_BYTES: Final = 64 << 10
@@ -142,12 +142,11 @@ def _read(spec: str | Path) -> Policy:
     path = SHIPPED / f"{spec}.toml" if str(spec) in shipped() else Path(spec)
     mend = f"give a TOML file or one of {', '.join(shipped())}"
     try:
-        with open_regular(path) as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise PolicyError(f"policy {spec}: cannot be read ({error.strerror or error}); {mend}") from error
-    if len(data) > MAX_BYTES:
-        raise PolicyError(f"policy {path}: larger than {MAX_BYTES >> 10} KiB, which no policy is; {mend}")
+    except TooLargeError:
+        raise PolicyError(f"policy {path}: larger than {MAX_BYTES >> 10} KiB, which no policy is; {mend}") from None
     try:
         content = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -75,6 +75,23 @@ class NotRegularError(OSError):
     """What lies there is no regular file."""
 
 
+class TooLargeError(Exception):
+    """A file holds more than whoever reads it takes."""
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a regular file, of which no more than one beyond `limit` are read. Raises as `open_regular`.
+
+    Raises:
+        TooLargeError: there are more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise TooLargeError(f"{os.fspath(path)}: more than {limit} bytes")
+    return data
+
+
 def write_whole(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = False) -> None:
     """Writes one file in one rename: whoever looks finds the old one or the new one, whole. Raises OSError.
 

@@ -37,7 +37,7 @@ from hardroute.audit.report.sections import (
 from hardroute.audit.result import Audit
 from hardroute.runtime.bundle import Baseline
 from hardroute.runtime.errors import DataError
-from hardroute.runtime.files import open_regular
+from hardroute.runtime.files import TooLargeError, read_regular
 
 SCHEMA_VERSION: Final = 1
 MAX_BYTES: Final = 256 << 20  # some hundred bytes for each clip, and room for many
@@ -164,12 +164,11 @@ class Report(Section):
     def read(cls, path: str | os.PathLike[str]) -> Report:
         """From a report.json. Raises DataError, in one line, for what cannot be read or is none."""
         try:
-            with open_regular(path) as file:
-                text = file.read(MAX_BYTES + 1)
+            text = read_regular(path, MAX_BYTES)
         except OSError as error:
             raise DataError(f"{Path(path)}: cannot be read ({error.strerror or error})") from None
-        if len(text) > MAX_BYTES:
-            raise DataError(f"{Path(path)}: larger than {MAX_BYTES >> 20} MiB, which no report is")
+        except TooLargeError:
+            raise DataError(f"{Path(path)}: larger than {MAX_BYTES >> 20} MiB, which no report is") from None
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

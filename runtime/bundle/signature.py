@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hardroute.runtime.bundle.manifest import first_error
 from hardroute.runtime.errors import TrustError
-from hardroute.runtime.files import open_regular, parse_json
+from hardroute.runtime.files import TooLargeError, parse_json, read_regular
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_ENVELOPE_BYTES: Final = 2**20
@@ -204,10 +204,8 @@ def _known_curve(key: _Public) -> bool:
 
 def _read_key(path: str | Path) -> bytes:
     try:
-        with open_regular(path) as file:
-            data = file.read(_MAX_KEY_BYTES + 1)
+        return read_regular(path, _MAX_KEY_BYTES)
     except OSError as error:
         raise TrustError(f"key file {path}: cannot be read ({error.strerror or error})") from None
-    if len(data) > _MAX_KEY_BYTES:
-        raise TrustError(f"key file {path}: larger than any key; give {_KINDS} in PEM")
-    return data
+    except TooLargeError:
+        raise TrustError(f"key file {path}: larger than any key; give {_KINDS} in PEM") from None

@@ -18,7 +18,7 @@ from hardroute.runtime.bundle.sealed_files import CERTIFICATE, read_chunks
 from hardroute.runtime.bundle.signature import MAX_ENVELOPE_BYTES, Envelope, PublicKey
 from hardroute.runtime.bundle.statement import Statement
 from hardroute.runtime.errors import BundleError, SettingsError, TrustError
-from hardroute.runtime.files import open_regular
+from hardroute.runtime.files import TooLargeError, read_regular
 from hardroute.runtime.settings import Settings
 
 MAX_KEYS: Final = 16
@@ -97,11 +97,9 @@ class Trust(Settings):
         """
         path = Path(path)
         try:
-            with open_regular(path) as file:
-                data = file.read(_MAX_FILE_BYTES + 1)
-            if len(data) > _MAX_FILE_BYTES:
-                raise TrustError(f"trust {path}: larger than the limit of {_MAX_FILE_BYTES} bytes")
-            content = tomllib.loads(data.decode("utf-8"))
+            content = tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8"))
+        except TooLargeError:
+            raise TrustError(f"trust {path}: larger than the limit of {_MAX_FILE_BYTES} bytes") from None
         except OSError as error:
             raise TrustError(f"trust {path}: cannot be read ({error.strerror or error}); give a TOML file") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hardroute.runtime.datasets.dataset import ClipRow, ClipSet, inside
 from hardroute.runtime.errors import DataError
-from hardroute.runtime.files import open_regular
+from hardroute.runtime.files import TooLargeError, read_regular
 
 VALIDATION = 8  # one in so many groups of a class
 MAX_LIST_BYTES = 16 * 2**20
@@ -101,11 +101,9 @@ def _only(paths: Iterable[Path], name: str, spec: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        with open_regular(path) as file:
-            data = file.read(MAX_LIST_BYTES + 1)
-        if len(data) > MAX_LIST_BYTES:
-            raise DataError(f"{path}: too large for a split list")
-        text = data.decode()
+        text = read_regular(path, MAX_LIST_BYTES).decode()
+    except TooLargeError:
+        raise DataError(f"{path}: too large for a split list") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get the official split lists again") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

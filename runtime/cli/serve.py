@@ -48,12 +48,11 @@ def serve(
     ] = None,
 ) -> None:
     """Answer clips over HTTP: POST /v1/predict, /metrics, /healthz, /readyz. SIGTERM finishes what is under way."""
-    try:
-        import uvicorn
+    # Dear to load, and of the extra `serve`; where that is missing, the command says so.
+    import uvicorn
 
-        from hardroute.runtime.service import Service, create_app
-    except ModuleNotFoundError as error:
-        raise HardrouteError(f"serve needs {error.name}: pip install 'hardroute[serve]'") from None
+    from hardroute.runtime.service import Service, create_app
+
     if token_file:
         settings = settings.changed(token=read_token(token_file))
     with ExitStack() as stack:
